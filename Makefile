@@ -1,0 +1,52 @@
+# A thin door: every target is one command that can be run without make.
+PYTHON ?= python3
+STACK ?= local
+FLEET = .venv/bin/fleet
+
+.DEFAULT_GOAL := help
+.PHONY: help setup up down status outputs env test lint fix generate bench-up clean-cache
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+setup: ## the Python environment and every pinned tool, nothing started
+	@$(PYTHON) -m toolchain.bootstrap
+
+up: setup ## set up everything and run the fleet of STACK (default: local)
+	@$(FLEET) up -s $(STACK)
+
+down: ## stop every process and remove every file that `make up` made
+	@$(PYTHON) -m local.down
+
+status: ## clusters, control planes, models, replicas, endpoints
+	@$(FLEET) status -s $(STACK)
+
+outputs: ## the stack outputs as JSON
+	@$(FLEET) outputs -s $(STACK)
+
+env: ## settings for a shell: eval "$$(make -s env)"
+	@$(PYTHON) -m toolchain.bootstrap >&2
+	@.venv/bin/python -m toolchain.env
+
+test: setup lint ## everything that must pass
+	@.venv/bin/pytest
+
+lint: ## style and types
+	@$(PYTHON) -m toolchain.bootstrap --only python
+	@.venv/bin/ruff check .
+	@.venv/bin/ruff format --check .
+	@.venv/bin/pyright
+
+fix: ## let the linter mend what it can
+	@.venv/bin/ruff check --fix .
+	@.venv/bin/ruff format .
+
+generate: ## the generated files: schema of the stack file, table of pins
+	@.venv/bin/python -m stacks.schema
+	@.venv/bin/python -m toolchain.docs
+
+bench-up: setup ## seconds and memory per stage of `make up`, as a table and JSON
+	@.venv/bin/python -m operations.bench_up
+
+clean-cache: ## remove the built tools (they are rebuilt by the next `make up`)
+	@$(PYTHON) -m toolchain.bootstrap --clean-cache

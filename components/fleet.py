@@ -1,0 +1,189 @@
+"""The fleet: composes hub, members, policies, mesh and models, and says what waits for what.
+
+It decides nothing about any of them; each concern is a module of its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import pulumi
+from pulumi_kubernetes import Provider
+from pulumi_kubernetes.core.v1 import Namespace
+
+from components import labels
+from components.clusters import Cluster, ClusterArgs, ClusterSpec, ExistingDriver
+from components.control_planes import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
+from components.failover import karmada_settings
+from components.fleet_spec import FleetSpec
+from components.gpu_pools import GpuPools, GpuPoolsArgs
+from components.membership import Membership, MembershipArgs
+from components.mesh import Door, Endpoint, Gateways, GatewaysArgs, Mesh, MeshArgs, Routes, RoutesArgs
+from components.placement import Federation, FederationArgs, Placement, PlacementArgs, division
+from components.serving import Model, ModelArgs, ModelSpec, ModelStore, ModelStoreArgs, Runtimes, RuntimesArgs, cluster_overrides
+
+# What each member runs before it joins: their kinds are what the hub sends.
+MEMBER_CONTROL_PLANES: tuple[ControlPlaneName, ...] = ("kserve", "istio")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FleetArgs:
+    spec: FleetSpec
+    # Kubeconfig of each cluster with driver `existing`, by name.
+    kubeconfigs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Hub:
+    cluster: Cluster
+    karmada: pulumi.Resource
+    objects: pulumi.ResourceOptions
+    """Options of components whose children are objects on the hub."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Member:
+    spec: ClusterSpec
+    cluster: Cluster
+    door: Door
+    ready: list[pulumi.Resource]
+    """What must stand before a model can run there."""
+
+
+class Fleet(pulumi.ComponentResource):
+    """Everything one stack declares. The attributes are the stack's outputs."""
+
+    endpoints: pulumi.Output[dict[str, Any]]
+    clusters: dict[str, Any]
+    placements: dict[str, Any]
+    kubeconfigs: pulumi.Output[dict[str, str]]
+
+    def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fleet:fleet:Fleet", name, None, opts)
+        spec = args.spec
+        hub = self._hub(spec)
+        members = [self._member(each, hub, args.kubeconfigs.get(each.name)) for each in spec.clusters]
+        doors = {each.spec.name: each.door for each in members}
+
+        ready = [each for member in members for each in member.ready]
+        federation = Federation("federation", FederationArgs(clusters=sorted(doors), members=ready), hub.objects)
+        shared: list[pulumi.Resource] = [federation.shared]
+        mesh = Mesh("mesh", MeshArgs(failover=spec.failover.requests, doors=doors, requires=shared), hub.objects)
+        runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes), hub.objects)
+        before_models = [*federation.rules, *runtimes.objects]
+        for model in spec.models:
+            self._model(model, spec, hub, doors, before_models, [*shared, *mesh.overrides])
+
+        self.endpoints = pulumi.Output.from_input(
+            {
+                "frontDoors": {name: door.front_door_url for name, door in doors.items()},
+                "models": {model.name: _model_endpoint(model, doors) for model in spec.models},
+            }
+        )
+        self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}
+        self.placements = {model.name: _placement_output(model) for model in spec.models}
+        known = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
+        self.kubeconfigs = pulumi.Output.secret(pulumi.Output.from_input(known))
+        self.register_outputs(self.outputs())
+
+    def outputs(self) -> dict[str, pulumi.Input[Any]]:
+        """The stack's outputs, by name."""
+        return {"endpoints": self.endpoints, "clusters": self.clusters, "placements": self.placements, "kubeconfigs": self.kubeconfigs}
+
+    def _hub(self, spec: FleetSpec) -> _Hub:
+        name = spec.hub.name
+        child = pulumi.ResourceOptions(parent=self)
+        cluster = Cluster(name, ClusterArgs(name=name, role="hub", driver=spec.hub.driver), child)
+        settings = karmada_settings(spec.failover.capacity)
+        args = ControlPlaneArgs(cluster=name, control_plane="karmada", owner=cluster.owner, settings=settings)
+        karmada = ControlPlane(f"{name}-karmada", args, installer_for(spec.hub.driver), child)
+        # With members that stay, objects are deleted one by one, so that Karmada takes them off those members.
+        all_go = all(each.owned for each in spec.clusters)
+        gone_with = cluster.owner if all_go else None
+        provider = Provider(
+            name,
+            kubeconfig=cluster.kubeconfig,
+            opts=pulumi.ResourceOptions(parent=self, depends_on=[karmada.ready], deleted_with=gone_with),
+        )
+        inherit = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[karmada.ready], deleted_with=gone_with)
+        # Karmada copies namespaces to the members by itself.
+        namespaces: list[pulumi.Resource] = [
+            Namespace(f"namespace-{each}", metadata=labels.metadata(each, component="fleet"), opts=inherit)
+            for each in (labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS)
+        ]
+        objects = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=namespaces, deleted_with=gone_with)
+        return _Hub(cluster=cluster, karmada=karmada.ready, objects=objects)
+
+    def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None) -> _Member:
+        name = spec.name
+        child = pulumi.ResourceOptions(parent=self)
+        args = ClusterArgs(name=name, role="member", driver=spec.driver, region=spec.region, zone=spec.zone or "", kubeconfig=kubeconfig)
+        cluster = Cluster(name, args, child)
+        owner = cluster.owner
+        planes = {
+            plane: ControlPlane(
+                f"{name}-{plane}",
+                ControlPlaneArgs(cluster=name, control_plane=plane, owner=owner),
+                installer_for(spec.driver),
+                child,
+            )
+            for plane in MEMBER_CONTROL_PLANES
+        }
+        requires = [hub.karmada, *(each.ready for each in planes.values())]
+        membership = Membership(
+            f"{name}-membership",
+            MembershipArgs(
+                spec=spec, hub_kubeconfig=hub.cluster.kubeconfig, member_kubeconfig=cluster.kubeconfig, requires=requires, hub_owner=hub.cluster.owner
+            ),
+            child,
+        )
+        ready: list[pulumi.Resource] = [membership.joined]
+        if isinstance(spec.driver, ExistingDriver):
+            address = spec.driver.regional_gateway
+            door = Door(front_door_url=spec.driver.front_door.url, address=address.address, port=address.port)
+        else:
+            GpuPools(f"{name}-gpu-pools", GpuPoolsArgs(cluster=name, pools=spec.gpu_pools, owner=owner), child)
+            gateways_args = GatewaysArgs(cluster=name, region=spec.region, zone=spec.zone or "", owner=owner, requires=[planes["istio"].ready])
+            door = Gateways(f"{name}-gateways", gateways_args, child).door
+            ready.append(ModelStore(f"{name}-model-store", ModelStoreArgs(cluster=name, owner=owner), child).seeded)
+        return _Member(spec=spec, cluster=cluster, door=door, ready=ready)
+
+    def _model(
+        self,
+        model: ModelSpec,
+        fleet: FleetSpec,
+        hub: _Hub,
+        doors: Mapping[str, Door],
+        before: list[pulumi.Resource],
+        before_routes: list[pulumi.Resource],
+    ) -> None:
+        overrides = cluster_overrides(model, fleet.runtimes)
+        placement = Placement(
+            f"{model.name}-placement",
+            PlacementArgs(model=model.name, spec=model.placement, replicas=model.replicas, failover=fleet.failover.capacity, overrides=overrides),
+            hub.objects,
+        )
+        endpoints = [
+            Endpoint(region=fleet.by_name[each].region, address=doors[each].address, port=doors[each].port) for each in model.placement.order
+        ]
+        routes = RoutesArgs(model=model.name, endpoints=endpoints, failover=fleet.failover.requests, requires=before_routes)
+        Routes(f"{model.name}-routes", routes, hub.objects)
+        Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
+
+
+def _model_endpoint(model: ModelSpec, doors: Mapping[str, Door]) -> dict[str, Any]:
+    """Where an OpenAI client is pointed: the front door of the first cluster in failover order. Any other works too."""
+    order = model.placement.order
+    url = pulumi.Output.format("{0}/{1}/v1", doors[order[0]].front_door_url, model.name)
+    return {"openaiBaseUrl": url, "clusters": [each.name for each in model.placement.clusters]}
+
+
+def _cluster_output(spec: ClusterSpec) -> dict[str, Any]:
+    pools = [{"name": pool.name, "accelerator": pool.accelerator, "nodes": pool.most_nodes, "gpus": pool.gpus} for pool in spec.gpu_pools]
+    return {"region": spec.region, "zone": spec.zone or "", "driver": spec.driver.kind, "gpuPools": pools}
+
+
+def _placement_output(model: ModelSpec) -> dict[str, Any]:
+    """Weights as the stack file has them, and the replicas that follow while every cluster is well."""
+    weights = model.placement.weights
+    return {name: {"weight": weights[name], "replicas": replicas} for name, replicas in division(model.placement, model.replicas).items()}

@@ -1,0 +1,26 @@
+"""The root of a stack file: everything below `fleet:spec`. Plain data; rules.py checks it, fleet.py declares it."""
+
+from functools import cached_property
+from typing import Annotated
+
+from pydantic import Field
+
+from components.clusters import ClusterSpec, HubSpec
+from components.failover import FailoverSpec
+from components.serving import ModelSpec, RuntimesSpec
+from components.spec import Spec
+
+
+class FleetSpec(Spec):
+    """Everything one stack declares."""
+
+    hub: HubSpec
+    clusters: Annotated[tuple[ClusterSpec, ...], Field(min_length=1)]
+    runtimes: RuntimesSpec = RuntimesSpec()
+    failover: FailoverSpec = FailoverSpec()
+    models: tuple[ModelSpec, ...] = ()
+
+    @cached_property
+    def by_name(self) -> dict[str, ClusterSpec]:
+        """Clusters by name. With a duplicate name, which is an error of its own, the first."""
+        return {each.name: each for each in reversed(self.clusters)}

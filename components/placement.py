@@ -1,0 +1,279 @@
+"""Placement: in which clusters a model runs, with which share, and what happens to its replicas when a cluster is lost.
+
+Karmada does it, by policies on the hub. Routes of requests are mesh.py; what a replica looks like is serving.py.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import pulumi
+from pydantic import Field
+
+from components import labels
+from components.clusters import ClusterName, Jurisdiction
+from components.failover import CapacityFailoverSpec
+from components.gpu_pools import AcceleratorSpec
+from components.hub_objects import hub_object
+from components.spec import Spec
+from planning.division import divide, tie_free
+
+INFERENCE_SERVICE = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+
+# What every member holds alike, found by LABEL_PROPAGATE.
+SHARED_KINDS = (
+    ("serving.kserve.io/v1alpha1", "ClusterServingRuntime"),
+    ("networking.istio.io/v1", "Gateway"),
+    ("networking.istio.io/v1", "ServiceEntry"),
+    ("networking.istio.io/v1", "DestinationRule"),
+    ("networking.istio.io/v1", "VirtualService"),
+)
+
+# Annotations by which Pulumi waits for an InferenceService on the hub. See `strip_pulumi_annotations`.
+WAIT_FOR = "pulumi.com/waitFor"
+TIMEOUT_SECONDS = "pulumi.com/timeoutSeconds"
+
+# Karmada's own taints on a cluster that does not answer. They keep new work away and move nothing.
+KARMADA_TAINTS = ("cluster.karmada.io/not-ready", "cluster.karmada.io/unreachable")
+
+# Which script answers which question of Karmada about an InferenceService.
+_INTERPRETER = {
+    "replicaResource": "get_replicas",
+    "replicaRevision": "revise_replica",
+    "statusReflection": "reflect_status",
+    "statusAggregation": "aggregate_status",
+    "healthInterpretation": "interpret_health",
+    "dependencyInterpretation": "get_dependencies",
+}
+
+
+class PlacementClusterSpec(Spec):
+    """One cluster that serves a model."""
+
+    name: ClusterName
+    weight: Annotated[int, Field(ge=1, le=1000)] = 1
+    """Share of the replicas, relative to the other clusters of the model."""
+    accelerator: AcceleratorSpec | None = None
+    """GPU type and count here, where they differ from the model's own."""
+
+
+class PlacementSpec(Spec):
+    """Which clusters may and do serve a model."""
+
+    clusters: Annotated[tuple[PlacementClusterSpec, ...], Field(min_length=1)]
+    jurisdictions: tuple[Jurisdiction, ...] = ()
+    """Where the model may run at all; empty for anywhere. A cluster outside is an error, not a silent omission."""
+    minimum_clusters: Annotated[int, Field(ge=1)] = 2
+    """Clusters that must hold a replica, in two regions or more if it is above 1: the partner for a failover.
+    1 accepts that the model is away while its region is."""
+    failover_order: tuple[ClusterName, ...] = ()
+    """Where requests go when the region of a front door cannot serve them. Clusters left out follow in the order of
+    `clusters`. The first region in this order comes first; those after it share the load."""
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """Every cluster of the placement, in failover order."""
+        weights = self.weights
+        return tuple(dict.fromkeys(name for name in (*self.failover_order, *weights) if name in weights))
+
+    @property
+    def weights(self) -> dict[str, int]:
+        return {each.name: each.weight for each in self.clusters}
+
+
+def policy_weights(spec: PlacementSpec, replicas: int) -> dict[str, int]:
+    """The weights that Karmada gets: those of the stack file unless they leave a tie, which Karmada breaks by a hash."""
+    weights = spec.weights
+    return tie_free(replicas, {name: weights[name] for name in spec.order})
+
+
+def division(spec: PlacementSpec, replicas: int) -> dict[str, int]:
+    """Replicas of each cluster while all are well, in the order of the stack file."""
+    divided = divide(replicas, policy_weights(spec, replicas))
+    return {each.name: divided[each.name] for each in spec.clusters}
+
+
+def propagation_policy(model: str, spec: PlacementSpec, replicas: int, failover: CapacityFailoverSpec) -> dict[str, Any]:
+    """Divides the replicas of one model over its clusters, and moves them when a cluster is lost."""
+    weights = [{"targetCluster": {"clusterNames": [name]}, "weight": weight} for name, weight in sorted(policy_weights(spec, replicas).items())]
+    # Without this toleration Karmada evicts in the moment of the taint; without its seconds it never does.
+    lost = {"key": labels.TAINT_LOST, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": failover.evict_after_seconds}
+    return {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "PropagationPolicy",
+        "metadata": labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model),
+        "spec": {
+            "resourceSelectors": [{**INFERENCE_SERVICE, "namespace": labels.NAMESPACE_MODELS, "name": model}],
+            "propagateDeps": True,
+            # A cluster that was unjoined while it was dead still holds its copy; on its return that copy is ours.
+            "conflictResolution": "Overwrite",
+            "placement": {
+                "clusterAffinity": {"clusterNames": sorted(spec.weights)},
+                "clusterTolerations": [lost],
+                "replicaScheduling": {
+                    "replicaSchedulingType": "Divided",
+                    "replicaDivisionPreference": "Weighted",
+                    "weightPreference": {"staticWeightList": weights},
+                },
+            },
+            "failover": {"cluster": {"purgeMode": failover.purge}},
+        },
+    }
+
+
+def override_policy(model: str, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """Replaces fields of one model's InferenceService in some clusters: {cluster: {JSON pointer: value}}.
+
+    The fields must exist in the base object: Karmada fails a copy whose pointer leads nowhere.
+    """
+    rules = [
+        {
+            "targetCluster": {"clusterNames": [cluster]},
+            "overriders": {"plaintext": [{"path": path, "operator": "replace", "value": value} for path, value in fields.items()]},
+        }
+        for cluster, fields in sorted(changes.items())
+    ]
+    return {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "OverridePolicy",
+        "metadata": labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model),
+        "spec": {
+            "resourceSelectors": [{**INFERENCE_SERVICE, "namespace": labels.NAMESPACE_MODELS, "name": model}],
+            "overrideRules": rules,
+        },
+    }
+
+
+def strip_pulumi_annotations() -> dict[str, Any]:
+    """Keeps Pulumi's annotations on the hub.
+
+    KServe copies every annotation of an InferenceService to its pods: without this, a longer timeout would restart the
+    GPU pods of a model in all regions at once.
+    """
+    return {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "ClusterOverridePolicy",
+        "metadata": labels.metadata("pulumi-annotations", component="placement"),
+        "spec": {
+            "resourceSelectors": [INFERENCE_SERVICE],
+            # Karmada's API wants a value even for a removal, and ignores it.
+            "overrideRules": [{"overriders": {"annotationsOverrider": [{"operator": "remove", "value": {WAIT_FOR: "", TIMEOUT_SECONDS: ""}}]}}],
+        },
+    }
+
+
+def cluster_taint_policy() -> dict[str, Any]:
+    """Taints a cluster that is lost, so that its models are evicted; takes the taint off when it is back.
+
+    Karmada by itself only keeps new work away from such a cluster. Without the second condition a healed cluster would
+    stay excluded for ever.
+    """
+    return {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "ClusterTaintPolicy",
+        "metadata": labels.metadata("cluster-lost", component="placement"),
+        "spec": {
+            "addOnConditions": [{"conditionType": "Ready", "operator": "NotIn", "statusValues": ["True"]}],
+            "removeOnConditions": [{"conditionType": "Ready", "operator": "In", "statusValues": ["True"]}],
+            "taints": [{"key": labels.TAINT_LOST, "effect": "NoExecute"}],
+        },
+    }
+
+
+def shared_policy(clusters: Sequence[str]) -> dict[str, Any]:
+    """Copies what is labelled LABEL_PROPAGATE to every member, one that is away included: it catches up on its return."""
+    selector = {"matchLabels": {labels.LABEL_PROPAGATE: labels.PROPAGATE_ALL}}
+    # Routes of a lost cluster stay: it may be cut off from the hub only, and serve.
+    tolerations = [{"key": key, "operator": "Exists"} for key in (*KARMADA_TAINTS, labels.TAINT_LOST)]
+    return {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "ClusterPropagationPolicy",
+        "metadata": labels.metadata("shared", component="placement"),
+        "spec": {
+            "resourceSelectors": [{"apiVersion": api, "kind": kind, "labelSelector": selector} for api, kind in SHARED_KINDS],
+            "conflictResolution": "Overwrite",
+            "placement": {
+                "clusterAffinity": {"clusterNames": sorted(clusters)},
+                "clusterTolerations": tolerations,
+                "replicaScheduling": {"replicaSchedulingType": "Duplicated"},
+            },
+        },
+    }
+
+
+@cache
+def _script(name: str) -> str:
+    return (Path(__file__).parent / "lua" / f"{name}.lua").read_text(encoding="utf-8")
+
+
+def resource_interpreter() -> dict[str, Any]:
+    """Teaches Karmada what an InferenceService is.
+
+    Without it weights are ignored (every cluster gets the whole object), the hub shows no status, and a graceful eviction
+    removes the old copy before the new one has loaded its model.
+    """
+    return {
+        "apiVersion": "config.karmada.io/v1alpha1",
+        "kind": "ResourceInterpreterCustomization",
+        "metadata": labels.metadata("inference-service", component="placement"),
+        "spec": {
+            "target": INFERENCE_SERVICE,
+            "customizations": {rule: {"luaScript": _script(script)} for rule, script in _INTERPRETER.items()},
+        },
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class FederationArgs:
+    # Members, sorted: the policies must not change with the order of the stack file.
+    clusters: Sequence[str]
+    # What must stand before a model can run in them.
+    members: list[pulumi.Resource]
+
+
+class Federation(pulumi.ComponentResource):
+    """What Karmada must know before the first model comes: one set of policies for the whole fleet.
+
+    Models depend on `rules`, and through them on every member: one edge for each model and each member would make the
+    graph grow with their product.
+    """
+
+    def __init__(self, name: str, args: FederationArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fleet:placement:Federation", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        self.interpreter = hub_object(f"{name}-interpreter", resource_interpreter(), child)
+        self.annotations = hub_object(f"{name}-annotations", strip_pulumi_annotations(), child)
+        self.taints = hub_object(f"{name}-taints", cluster_taint_policy(), child)
+        joined = pulumi.ResourceOptions(parent=self, depends_on=args.members)
+        self.shared = hub_object(f"{name}-shared", shared_policy(args.clusters), joined)
+        self.rules: list[pulumi.Resource] = [self.interpreter, self.annotations, self.taints, self.shared]
+        self.register_outputs({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlacementArgs:
+    model: str
+    spec: PlacementSpec
+    replicas: int
+    failover: CapacityFailoverSpec
+    # Fields that differ by cluster; serving.py knows which.
+    overrides: Mapping[str, Mapping[str, Any]]
+
+
+class Placement(pulumi.ComponentResource):
+    """The places of one model. Its InferenceService must depend on `policies`.
+
+    An object that comes before its override would start with the wrong GPUs and then roll every pod.
+    """
+
+    def __init__(self, name: str, args: PlacementArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fleet:placement:Placement", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        self.policies: list[pulumi.Resource] = [
+            hub_object(f"{name}-propagation", propagation_policy(args.model, args.spec, args.replicas, args.failover), child)
+        ]
+        if args.overrides:
+            self.policies.append(hub_object(f"{name}-overrides", override_policy(args.model, args.overrides), child))
+        self.register_outputs({})

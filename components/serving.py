@@ -1,0 +1,374 @@
+"""Serving: the vLLM runtimes, and one InferenceService per model on the hub.
+
+Where copies run is placement.py; how callers reach them is mesh.py. KServe on the members makes Deployments of them.
+"""
+
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import pulumi
+from pydantic import AfterValidator, Field
+
+from components import labels, naming
+from components.driver_commands import driver_command, inside, result
+from components.gpu_pools import AcceleratorSpec
+from components.hub_objects import hub_object
+from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementSpec
+from components.spec import Spec, dns_name, refuse
+from planning.accelerators import CPU
+
+# Where vLLM listens in its pod. The runtimes, the probes and KServe's Service share it.
+PORT = 8080
+HEALTH_PATH = "/health"
+# KServe's names: of the container that it merges with a model's own fields, and of the folder it puts weights in.
+CONTAINER = "kserve-container"
+MODEL_PATH = "/mnt/models"
+
+# Between two looks of a probe. Short enough not to delay the first token of a small model on CPU.
+_PROBE_SECONDS = 5
+# After the drain: time for the engine to end its processes before the kubelet kills them.
+_EXIT_SECONDS = 5
+# Added to startupSeconds when waiting for a model: scheduling, pull of the image, the way of status through Karmada.
+_WAIT_MARGIN_SECONDS = 120
+
+_SOURCES = {
+    "oci": (r"oci://[a-z0-9.:-]+(/[a-z0-9._-]+)+(:[\w.-]+|@sha256:[0-9a-f]{64})?", "oci://registry.example.com/models/name:tag"),
+    "hf": (r"hf://[\w.-]+/[\w.-]+(:[\w./-]+)?", "hf://organisation/model or hf://organisation/model:revision"),
+    "s3": (r"s3://[a-z0-9][a-z0-9.-]+(/[^\s/]+)+/?", "s3://bucket/path"),
+    "pvc": (r"pvc://[a-z0-9][a-z0-9.-]*(/[^\s/]+)+/?", "pvc://claim/path"),
+}
+
+
+def _source(value: str) -> str:
+    scheme = value.split("://", 1)[0]
+    if scheme not in _SOURCES:
+        raise refuse("must start with one of " + ", ".join(f"`{each}://`" for each in _SOURCES))
+    pattern, example = _SOURCES[scheme]
+    if not re.fullmatch(pattern, value):
+        raise refuse(f"is not a valid `{scheme}://` source", f"it looks like {example}")
+    return value
+
+
+ModelName = Annotated[str, *dns_name(naming.MODEL_LIMIT, "KServe writes `isvc.<name>-predictor` into a label of 63 characters")]
+ModelSource = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"pattern": "^(oci|hf|s3|pvc)://.+"})]
+Count = Annotated[int, Field(ge=1)]
+# A Kubernetes quantity, e.g. `500m`, `3Gi`.
+Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
+
+
+class ModelFacts(Spec):
+    """The architecture of a model, as its config.json has it. Rules and plans are computed from it."""
+
+    attention_heads: Count
+    """num_attention_heads"""
+    key_value_heads: Count
+    """num_key_value_heads"""
+    layers: Count
+    """num_hidden_layers"""
+    hidden_size: Count
+    """hidden_size"""
+    parameters: Count
+    """Weights, all experts included."""
+    max_model_length: Count
+    """max_position_embeddings: the longest sequence in tokens."""
+
+
+class ModelRuntimeSpec(Spec):
+    """Arguments of vLLM for one model. What is left out is vLLM's own default, but for maxModelLength."""
+
+    max_model_length: Count | None = None
+    """Longest sequence in tokens; without it the longest that the model can do. Shorter leaves memory for more requests."""
+    max_num_seqs: Count | None = None
+    """Sequences computed at once."""
+    kv_cache_bytes: Count | None = None
+    """Size of the KV cache per GPU, instead of what is free after loading."""
+    enforce_eager: bool = False
+    """No compiled graphs: starts sooner, answers slower."""
+
+
+class ObjectivesSpec(Spec):
+    """What callers may expect. Alerts and plans are derived from it; nothing enforces it."""
+
+    availability_percent: Annotated[float, Field(gt=0, lt=100)] = 99.5
+    time_to_first_token_seconds: Annotated[float, Field(gt=0)] | None = None
+    inter_token_seconds: Annotated[float, Field(gt=0)] | None = None
+
+
+class ModelSpec(Spec):
+    """One model that the fleet serves."""
+
+    name: ModelName
+    """Its name in paths and in the `model` field of requests."""
+    source: ModelSource
+    """Where the weights come from: oci://, hf://, s3:// or pvc://."""
+    facts: ModelFacts
+    accelerator: AcceleratorSpec
+    replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Over all clusters together."""
+    runtime: ModelRuntimeSpec = ModelRuntimeSpec()
+    objectives: ObjectivesSpec = ObjectivesSpec()
+    rollout: Literal["surge", "replace"] = "surge"
+    """How a change reaches the replicas of a cluster. `surge` starts a new one before it stops an old one, and needs the
+    GPUs of one replica free; `replace` needs none, and leaves the cluster one replica short meanwhile."""
+    placement: PlacementSpec
+
+    def accelerator_in(self, cluster: str) -> AcceleratorSpec:
+        """What a replica runs on in `cluster`."""
+        for each in self.placement.clusters:
+            if each.name == cluster and each.accelerator is not None:
+                return each.accelerator
+        return self.accelerator
+
+
+class RuntimeSpec(Spec):
+    """One way to run vLLM, for all models that use it."""
+
+    image: Annotated[str, Field(min_length=1)]
+    cpu: Quantity
+    """CPU of one replica."""
+    memory: Quantity
+    """Main memory of one replica."""
+    startup_seconds: Count = 1800
+    """The longest that loading a model may take; after it the replica is restarted."""
+    drain_seconds: Annotated[int, Field(ge=0)] = 15
+    """From the order to stop until vLLM hears of it: callers stop sending in this time."""
+    shutdown_seconds: Annotated[int, Field(ge=0)] = 40
+    """Then requests under way may take this long to end. vLLM's own default, 0, cuts them off."""
+
+    @property
+    def grace_seconds(self) -> int:
+        """From the order to stop until the kubelet kills."""
+        return self.drain_seconds + self.shutdown_seconds + _EXIT_SECONDS
+
+
+class GpuRuntimeSpec(RuntimeSpec):
+    """vLLM on GPUs."""
+
+    image: Annotated[str, Field(min_length=1)] = "vllm/vllm-openai:v0.33.0"
+    cpu: Quantity = "4"
+    memory: Quantity = "32Gi"
+
+
+class CpuRuntimeSpec(RuntimeSpec):
+    """vLLM without a GPU, for small models."""
+
+    image: Annotated[str, Field(min_length=1)] = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
+    cpu: Quantity = "1"
+    memory: Quantity = "4Gi"
+    startup_seconds: Count = 600
+
+
+class RuntimesSpec(Spec):
+    """The runtimes of the fleet."""
+
+    vllm: GpuRuntimeSpec = GpuRuntimeSpec()
+    vllm_cpu: CpuRuntimeSpec = CpuRuntimeSpec()
+
+    def for_accelerator(self, accelerator: str) -> RuntimeSpec:
+        return self.vllm_cpu if accelerator == CPU else self.vllm
+
+
+def runtime_name(accelerator: str) -> str:
+    """The ClusterServingRuntime that serves on this accelerator."""
+    return labels.RUNTIME_CPU if accelerator == CPU else labels.RUNTIME_GPU
+
+
+# Of the CPU runtime: vLLM there takes the size of its KV cache in GiB from the environment, and one thread per process
+# leaves the cores to the other processes of a small machine.
+_CPU_ENV = {"VLLM_CPU_KVCACHE_SPACE": "1", "OMP_NUM_THREADS": "1"}
+
+
+def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
+    """A ClusterServingRuntime: the same command, arguments and probes in every environment.
+
+    KServe puts a model's own arguments after these.
+    """
+    env = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1", **(_CPU_ENV if name == labels.RUNTIME_CPU else {})}
+    health = {"httpGet": {"path": HEALTH_PATH, "port": PORT}, "periodSeconds": _PROBE_SECONDS, "timeoutSeconds": _PROBE_SECONDS}
+    # The kubelet refuses a sleep of 0.
+    drain = {"lifecycle": {"preStop": {"sleep": {"seconds": spec.drain_seconds}}}} if spec.drain_seconds else {}
+    container = {
+        "name": CONTAINER,
+        "image": spec.image,
+        "command": ["vllm", "serve"],
+        "args": [
+            MODEL_PATH,
+            "--served-model-name={{.Name}}",
+            # The pod's own address, not all of them: on one machine every pod has an address, and the port is the same.
+            "--host=$(POD_IP)",
+            f"--port={PORT}",
+            f"--shutdown-timeout={spec.shutdown_seconds}",
+        ],
+        "env": [
+            {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+            *({"name": key, "value": value} for key, value in env.items()),
+        ],
+        # Istio takes the protocol of KServe's Service from this name.
+        "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
+        "startupProbe": {**health, "failureThreshold": -(-spec.startup_seconds // _PROBE_SECONDS)},
+        # No liveness probe: an engine that died ends its process, and one that is merely busy must not be restarted.
+        "readinessProbe": {**health, "failureThreshold": 2},
+        **drain,
+        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+    }
+    return {
+        "apiVersion": "serving.kserve.io/v1alpha1",
+        "kind": "ClusterServingRuntime",
+        "metadata": labels.metadata(name, component="serving", propagate=True),
+        "spec": {
+            "supportedModelFormats": [{"name": "vLLM", "version": "1"}],
+            "multiModel": False,
+            "containers": [container],
+        },
+    }
+
+
+def arguments(spec: ModelSpec, accelerator: AcceleratorSpec) -> list[str]:
+    """Arguments of `vllm serve` for this model on this accelerator, after those of the runtime."""
+    runtime = spec.runtime
+    result = [f"--max-model-len={runtime.max_model_length or spec.facts.max_model_length}"]
+    if accelerator.type != CPU:
+        result.append(f"--tensor-parallel-size={accelerator.count}")
+    if runtime.max_num_seqs is not None:
+        result.append(f"--max-num-seqs={runtime.max_num_seqs}")
+    if runtime.kv_cache_bytes is not None:
+        result.append(f"--kv-cache-memory-bytes={runtime.kv_cache_bytes}")
+    if runtime.enforce_eager:
+        result.append("--enforce-eager")
+    return result
+
+
+def resources(runtime: RuntimeSpec, accelerator: AcceleratorSpec) -> dict[str, Any]:
+    """Requests equal limits: KServe's webhook fills in a limit of 1 CPU and 2 GiB where there is none."""
+    amount = {"cpu": runtime.cpu, "memory": runtime.memory, **({"nvidia.com/gpu": str(accelerator.count)} if accelerator.type != CPU else {})}
+    return {"requests": amount, "limits": amount}
+
+
+def _depends_on_accelerator(spec: ModelSpec, runtimes: RuntimesSpec, accelerator: AcceleratorSpec) -> dict[str, Any]:
+    """Every field of the InferenceService that follows from the accelerator, by JSON pointer."""
+    runtime = runtimes.for_accelerator(accelerator.type)
+    return {
+        "/spec/predictor/nodeSelector": {labels.LABEL_ACCELERATOR: accelerator.type},
+        "/spec/predictor/terminationGracePeriodSeconds": runtime.grace_seconds,
+        "/spec/predictor/model/runtime": runtime_name(accelerator.type),
+        "/spec/predictor/model/args": arguments(spec, accelerator),
+        "/spec/predictor/model/resources": resources(runtime, accelerator),
+    }
+
+
+def cluster_overrides(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, dict[str, Any]]:
+    """Fields that differ from the base object, for each cluster with an accelerator of its own."""
+    base = _depends_on_accelerator(spec, runtimes, spec.accelerator)
+    changes: dict[str, dict[str, Any]] = {}
+    for each in spec.placement.clusters:
+        if each.accelerator is not None:
+            here = _depends_on_accelerator(spec, runtimes, each.accelerator)
+            different = {path: value for path, value in here.items() if value != base[path]}
+            if different:
+                changes[each.name] = different
+    return changes
+
+
+def wait_seconds(spec: ModelSpec, runtimes: RuntimesSpec) -> int:
+    """How long an update waits for a model at most: a load in the slowest of its clusters."""
+    types = {spec.accelerator_in(each.name).type for each in spec.placement.clusters}
+    return max(runtimes.for_accelerator(each).startup_seconds for each in types) + _WAIT_MARGIN_SECONDS
+
+
+def inference_service(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, Any]:
+    """The InferenceService on the hub, as `kubectl get -o yaml` shows it. Members get it with their share of replicas."""
+    runtime = runtimes.for_accelerator(spec.accelerator.type)
+    annotations = {
+        # KServe writes Standard into an object that has another or no mode: then hub and member would differ for ever.
+        "serving.kserve.io/deploymentMode": "Standard",
+        # Any other class hands the number of replicas to an autoscaler, against Karmada's division.
+        "serving.kserve.io/autoscalerClass": "none",
+        # True when one cluster serves the present version; a region that is away holds up nothing.
+        WAIT_FOR: "condition=Ready",
+        TIMEOUT_SECONDS: str(wait_seconds(spec, runtimes)),
+    }
+    model = {
+        "modelFormat": {"name": "vLLM"},
+        "runtime": runtime_name(spec.accelerator.type),
+        "storageUri": spec.source,
+        "args": arguments(spec, spec.accelerator),
+        "resources": resources(runtime, spec.accelerator),
+    }
+    surge = {"maxSurge": 1, "maxUnavailable": 0} if spec.rollout == "surge" else {"maxSurge": 0, "maxUnavailable": 1}
+    return {
+        **INFERENCE_SERVICE,
+        "metadata": labels.metadata(
+            spec.name,
+            labels.NAMESPACE_MODELS,
+            component="serving",
+            model=spec.name,
+            # No Ingress of KServe's own: the regional gateway leads to the predictor's Service.
+            extra={"networking.kserve.io/visibility": "cluster-local"},
+            annotations=annotations,
+        ),
+        "spec": {
+            "predictor": {
+                "minReplicas": spec.replicas,
+                "maxReplicas": spec.replicas,
+                "nodeSelector": {labels.LABEL_ACCELERATOR: spec.accelerator.type},
+                "terminationGracePeriodSeconds": runtime.grace_seconds,
+                "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": surge},
+                "model": model,
+            }
+        },
+    }
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimesArgs:
+    spec: RuntimesSpec
+
+
+class Runtimes(pulumi.ComponentResource):
+    """The vLLM runtimes, on the hub for every member. Models depend on `objects`."""
+
+    def __init__(self, name: str, args: RuntimesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fleet:serving:Runtimes", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self)
+        pairs = ((labels.RUNTIME_GPU, args.spec.vllm), (labels.RUNTIME_CPU, args.spec.vllm_cpu))
+        self.objects: list[pulumi.Resource] = [hub_object(f"{name}-{key}", serving_runtime(key, spec), child) for key, spec in pairs]
+        self.register_outputs({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelStoreArgs:
+    cluster: str
+    owner: pulumi.Resource | None
+
+
+class ModelStore(pulumi.ComponentResource):
+    """The claim `model-store` of a local cluster, seeded with the small model. `models` lists what it holds."""
+
+    models: pulumi.Output[list[str]]
+
+    def __init__(self, name: str, args: ModelStoreArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fleet:serving:ModelStore", name, None, opts)
+        command = driver_command(f"{name}-seed", "model-store", {"cluster": args.cluster}, inside(self, args.owner))
+        self.seeded = command
+        self.models = result(command, "models", default=[])
+        self.register_outputs({"models": self.models})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelArgs:
+    spec: ModelSpec
+    runtimes: RuntimesSpec
+    # What must stand before: policies, interpreter, runtimes, members. An InferenceService that comes before its
+    # interpreter goes whole to every cluster.
+    requires: list[pulumi.Resource]
+
+
+class Model(pulumi.ComponentResource):
+    """One model, served. `service` is its InferenceService on the hub, ready when the update goes on."""
+
+    def __init__(self, name: str, args: ModelArgs, opts: pulumi.ResourceOptions | None = None) -> None:
+        super().__init__("fleet:serving:Model", name, None, opts)
+        child = pulumi.ResourceOptions(parent=self, depends_on=args.requires)
+        self.service = hub_object(f"{name}-isvc", inference_service(args.spec, args.runtimes), child)
+        self.register_outputs({})

@@ -1,0 +1,125 @@
+"""`fleet-driver`: what the Pulumi program calls to change a local cluster, or to join any cluster to the hub.
+
+JSON on stdin, JSON as the only stdout, progress and errors on stderr. Every call can be repeated. What is wanted of a
+cluster that is down is written to its wishes/ folder and done when the cluster starts again.
+"""
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+from kube.client import KubeError
+from kube.kubeconfig import KubeconfigError
+from local.host_cluster import HostCluster, PortError, UnitError, write_atomically
+from toolchain.tools import ToolError
+
+Object = dict[str, Any]
+Handler = Callable[[Object], Object]
+
+# Noun on the command line → module with apply(spec) and delete(spec). Imported when called: a short command should not
+# pay for what it does not use.
+_MODULES = {
+    "cluster": "local.kubernetes",
+    "gpu-pools": "local.gpu_nodes",
+    "gateways": "local.gateways",
+    "model-store": "local.model_store",
+    "member": "local.membership",
+}
+_CONTROL_PLANES = {"karmada": "local.karmada", "kserve": "local.kserve", "istio": "local.istio"}
+# `member` talks to any cluster by its kubeconfig; it knows by itself what to do about a dead one.
+_WAITING = ("gpu-pools", "gateways", "model-store", "control-plane")
+_SWITCHES = ("kill", "start", "freeze", "thaw", "stop")
+
+USAGE = f"""usage: fleet-driver NOUN apply|delete < SPEC.json     NOUN: {", ".join([*_MODULES, "control-plane"])}
+       fleet-driver member join|unjoin < SPEC.json
+       fleet-driver cluster {"|".join(_SWITCHES)} NAME"""
+
+
+def _module(noun: str, spec: Object) -> Any:
+    return importlib.import_module(_CONTROL_PLANES[spec["controlPlane"]] if noun == "control-plane" else _MODULES[noun])
+
+
+def _wish(noun: str, spec: Object) -> str:
+    return f"{noun}-{spec['controlPlane']}" if noun == "control-plane" else noun
+
+
+def apply(noun: str, spec: Object) -> Object:
+    """Does it now, or notes it for the cluster's return."""
+    if noun not in _WAITING:
+        return _module(noun, spec).apply(spec)
+    cluster = HostCluster(spec["cluster"])
+    if not cluster.exists():
+        raise ValueError(f"{noun}: no such cluster on this machine, got: `{cluster.name}`")
+    wish = cluster.dir / "wishes" / f"{_wish(noun, spec)}.json"
+    wish.parent.mkdir(exist_ok=True)
+    known: Object = json.loads(wish.read_text()) if wish.exists() else {}
+    if not cluster.alive():
+        write_atomically(wish, json.dumps({"noun": noun, "spec": spec, "result": known.get("result", {})}))
+        print(f"skipped: cluster {cluster.name} is not running; it is applied on its return", file=sys.stderr)
+        return known.get("result", {})
+    with cluster.locked():
+        result = _module(noun, spec).apply(spec)
+    write_atomically(wish, json.dumps({"noun": noun, "spec": spec, "result": result}))
+    return result
+
+
+def delete(noun: str, spec: Object) -> Object:
+    if noun not in _WAITING:
+        return _module(noun, spec).delete(spec)
+    cluster = HostCluster(spec["cluster"])
+    if not cluster.exists():
+        return {}
+    (cluster.dir / "wishes" / f"{_wish(noun, spec)}.json").unlink(missing_ok=True)
+    if not cluster.alive():
+        print(f"skipped: cluster {cluster.name} is not running; nothing of it can be removed now", file=sys.stderr)
+        return {}
+    with cluster.locked():
+        return _module(noun, spec).delete(spec)
+
+
+def start(cluster: HostCluster) -> None:
+    """Runs the cluster again and does what was wanted of it meanwhile."""
+    cluster.start()
+    for path in sorted((cluster.dir / "wishes").glob("*.json")):
+        wish = json.loads(path.read_text())
+        apply(wish["noun"], wish["spec"])
+
+
+def switch(verb: str, name: str) -> None:
+    cluster = HostCluster(name)
+    if not cluster.exists():
+        raise ValueError(f"cluster {verb}: no such cluster on this machine, got: `{name}`")
+    if verb == "start":
+        start(cluster)
+    else:
+        getattr(cluster, verb)()
+
+
+def _run(arguments: list[str]) -> None:
+    match arguments:
+        case ["cluster", verb, name] if verb in _SWITCHES:
+            switch(verb, name)
+        case ["member", "join" | "unjoin" as verb]:
+            done: Handler = getattr(_module("member", {}), verb)
+            print(json.dumps(done(json.load(sys.stdin))))
+        case [noun, "apply" | "delete" as verb] if noun in (*_MODULES, "control-plane"):
+            done = (lambda spec: apply(noun, spec)) if verb == "apply" else (lambda spec: delete(noun, spec))
+            print(json.dumps(done(json.load(sys.stdin))))
+        case _:
+            sys.exit(USAGE)
+
+
+def main() -> None:
+    try:
+        _run(sys.argv[1:])
+    except (KubeError, KubeconfigError, UnitError, PortError, ToolError, TimeoutError, ValueError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        if hint := getattr(error, "hint", ""):
+            print(f"hint: {hint}", file=sys.stderr)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""The two Envoys of a member: the front door that callers use, and the regional gateway that leads to its pods.
+
+Here they are only started and pointed at their own cluster's istiod. Listeners and routes are Istio objects, declared on
+the hub; until those arrive an Envoy listens on its admin port alone.
+"""
+
+import json
+from typing import Any
+
+from local.host_cluster import HostCluster
+from local.istio import GATEWAY_NAMESPACE
+from local.istio import UNIT as ISTIOD
+from local.units import HttpReady, Unit
+from toolchain import tools
+
+FRONT_DOOR = "front-door"
+REGIONAL_GATEWAY = "regional-gateway"
+# Both are names of units, of ports, and values of the label `istio` that Gateways select.
+GATEWAYS = (REGIONAL_GATEWAY, FRONT_DOOR)
+
+ADDRESS = "127.0.0.1"
+
+Object = dict[str, Any]
+
+
+def apply(spec: Object) -> Object:
+    """Starts both gateways of `spec["cluster"]` in its `region` and `zone`; again and again with the same result.
+
+    Returns their addresses. Raises UnitError that names the unit and its log. Needs istiod (istio.py): an Envoy is ready
+    when it has the first configuration.
+    """
+    member = HostCluster(spec["cluster"])
+    for name in GATEWAYS:
+        member.put_unit(unit(member, name, spec["region"], spec["zone"]))
+    for name in GATEWAYS:
+        member.wait_ready(name, 60)
+    return addresses(member)
+
+
+def delete(spec: Object) -> Object:
+    """Stops both."""
+    member = HostCluster(spec["cluster"])
+    if member.exists():
+        for name in reversed(GATEWAYS):
+            member.remove_unit(name)
+    return {}
+
+
+def addresses(member: HostCluster) -> Object:
+    """Where the gateways of a cluster listen, also while they do not run: ports are kept for good."""
+    door, regional = member.port(FRONT_DOOR), member.port(REGIONAL_GATEWAY)
+    return {
+        "frontDoor": {"address": ADDRESS, "port": door, "url": f"http://{ADDRESS}:{door}"},
+        "regionalGateway": {"address": ADDRESS, "port": regional},
+    }
+
+
+def unit(member: HostCluster, gateway: str, region: str, zone: str) -> Unit:
+    file = member.dir / f"envoy-{gateway}.json"
+    file.write_text(json.dumps(bootstrap(member, gateway, region, zone), indent=1), encoding="utf-8")
+    return Unit(
+        name=gateway,
+        argv=[
+            str(tools.path("envoy")),
+            # Envoy's parser does not take `--flag=value`.
+            "--config-path",
+            str(file),
+            # One worker per gateway: six gateways share two cores with everything else.
+            "--concurrency",
+            "1",
+            # Hot restart would tie all Envoys of the machine together by one shared-memory id.
+            "--disable-hot-restart",
+            "--log-level",
+            "warning",
+        ],
+        # The file is not part of argv; a change of it must restart Envoy.
+        env={"FLEET_ENVOY_LOCALITY": f"{region}/{zone}", "FLEET_ENVOY_XDS": str(member.port("istiod-xds"))},
+        after=[ISTIOD],
+        # LIVE comes after the first listeners and clusters from istiod.
+        ready=HttpReady(url=f"http://{ADDRESS}:{member.port(f'{gateway}-admin')}/ready"),
+    )
+
+
+def bootstrap(member: HostCluster, gateway: str, region: str, zone: str) -> Object:
+    """Envoy's static configuration: who it is, where istiod is, its admin port. No listener of its own."""
+    node = {
+        "id": f"router~{ADDRESS}~{gateway}-0.{GATEWAY_NAMESPACE}~{GATEWAY_NAMESPACE}.svc.cluster.local",
+        "cluster": f"{gateway}.{GATEWAY_NAMESPACE}",
+        # istiod orders the endpoints of other regions by distance from here.
+        "locality": {"region": region, "zone": zone},
+        "metadata": {
+            "NAMESPACE": GATEWAY_NAMESPACE,
+            "NAME": f"{gateway}-0",
+            # Gateways select by this label, since there is no pod to look at. Without labels, failover priorities are
+            # not applied at all.
+            "LABELS": {"istio": gateway},
+            "CLUSTER_ID": member.name,
+            "INSTANCE_IPS": ADDRESS,
+            "ISTIO_VERSION": "1.31.0",
+            "SERVICE_ACCOUNT": gateway,
+        },
+    }
+    by_xds = {"ads": {}, "resource_api_version": "V3", "initial_fetch_timeout": "0s"}
+    service = [{"envoy_grpc": {"cluster_name": "istiod"}}]
+    ads = {"api_type": "DELTA_GRPC", "transport_api_version": "V3", "set_node_on_first_message_only": True, "grpc_services": service}
+    return {
+        "node": node,
+        "admin": {"address": _socket(member.port(f"{gateway}-admin"))},
+        "dynamic_resources": {"ads_config": ads, "cds_config": by_xds, "lds_config": by_xds},
+        "static_resources": {"clusters": [_istiod(member.port("istiod-xds"))]},
+    }
+
+
+def _istiod(port: int) -> Object:
+    options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
+    # A frozen istiod must not hold the stream for ever; Envoy reconnects when it answers again.
+    http2 = {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
+    return {
+        "name": "istiod",
+        "type": "STATIC",
+        "connect_timeout": "1s",
+        "typed_extension_protocol_options": {
+            options: {"@type": f"type.googleapis.com/{options}", "explicit_http_config": {"http2_protocol_options": http2}},
+        },
+        "load_assignment": {"cluster_name": "istiod", "endpoints": [{"lb_endpoints": [{"endpoint": {"address": _socket(port)}}]}]},
+    }
+
+
+def _socket(port: int) -> Object:
+    return {"socket_address": {"address": ADDRESS, "port_value": port}}

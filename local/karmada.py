@@ -1,0 +1,289 @@
+"""Karmada on the hub: its aggregated API, controllers, scheduler and webhook as host processes.
+
+The hub is the federation's control plane and runs no workloads. Which objects are propagated where is declared by
+components/; how a member cluster becomes known to Karmada is membership.py.
+"""
+
+import base64
+import sys
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.alias_generators import to_camel
+
+from kube.client import ApiError, Kube
+from local import manifests, pki
+from local.host_cluster import HostCluster
+from local.units import HttpReady, Unit
+from toolchain import tools
+from toolchain.pins import PINS
+
+NAMESPACE = "karmada-system"
+# Credentials of members; `karmadactl join` uses the same name on both sides.
+CLUSTER_NAMESPACE = "karmada-cluster"
+
+AGGREGATED = "karmada-aggregated-apiserver"
+CONTROLLERS = "karmada-controller-manager"
+SCHEDULER = "karmada-scheduler"
+WEBHOOK = "karmada-webhook"
+# Each starts when the one before it is ready: Karmada's controllers exit if the Cluster API does not answer, and their
+# first writes to policies and bindings pass through the webhook.
+UNITS = (AGGREGATED, WEBHOOK, CONTROLLERS, SCHEDULER)
+
+# Controllers for features that cannot reach an InferenceService, or that the fleet does not use: FederatedHPA needs a
+# /scale subresource, MultiClusterService and the endpoint slices are the mesh's task, remedies and agent CSRs belong to
+# pull mode. Off, they save informers on every member.
+UNUSED_CONTROLLERS = (
+    "federatedHorizontalPodAutoscaler",
+    "cronFederatedHorizontalPodAutoscaler",
+    "serviceExport",
+    "serviceImport",
+    "endpointSlice",
+    "endpointsliceCollect",
+    "endpointsliceDispatch",
+    "multiclusterservice",
+    "remedy",
+    "agentcsrapproving",
+)
+
+# Go lets a heap double before it collects; half as much saves a third of the memory for little CPU. No GOMEMLIMIT: a
+# process whose live heap outgrows it spends half of its time collecting.
+LEAN = {"GOGC": "50"}
+
+Object = dict[str, Any]
+
+
+class KarmadaSettings(BaseModel):
+    """Timing of Karmada. Durations are seconds. Defaults suit one machine; Karmada's own are named with each.
+
+    Time from the death of a member to its eviction: failure threshold (rounded up to the next status update), then one
+    monitor period, then the toleration of the policy, then 1 / eviction rate per binding.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
+
+    cluster_status_update_frequency: float = Field(2, gt=0, description="How often each member's health and APIs are read (Karmada: 10).")
+    cluster_failure_threshold: float = Field(4, gt=0, description="A member must fail this long before Ready becomes False (Karmada: 30).")
+    cluster_success_threshold: float = Field(4, gt=0, description="A member must answer this long before Ready becomes True again (Karmada: 30).")
+    cluster_lease_duration: float = Field(20, gt=0, description="Lifetime of a pull-mode member's lease (Karmada: 40).")
+    cluster_monitor_period: float = Field(1, gt=0, description="How often missing status updates are looked for (Karmada: 5).")
+    cluster_monitor_grace_period: float = Field(20, gt=0, description="No status for this long makes Ready Unknown (Karmada: 40).")
+    cluster_startup_grace_period: float = Field(60, gt=0, description="The same for a member that never reported (Karmada: 60).")
+    resource_eviction_rate: float = Field(10, gt=0, description="Bindings moved per second off a lost member (Karmada: 0.5).")
+    graceful_eviction_timeout: float = Field(600, gt=0, description="The old copy goes after this even if the new one is not healthy (Karmada: 600).")
+    retry_max_delay: float = Field(
+        10,
+        gt=0,
+        description="Longest pause between two tries of a Work (Karmada: 1000). A member whose webhook was away for a minute "
+        "would otherwise wait minutes for what it missed: the delay doubles from 5 ms with each failure.",
+    )
+
+
+def _go(seconds: float) -> str:
+    """A duration as Go's flag package reads it."""
+    return f"{seconds:g}s"
+
+
+def apply(spec: Object) -> Object:
+    """Makes Karmada answer on the hub `spec["cluster"]`; again and again with the same result.
+
+    Returns {"version"}. Raises ApiError, Unreachable, TimeoutError, or UnitError that names the unit and its log.
+    """
+    settings = KarmadaSettings.model_validate(spec.get("settings") or {})
+    hub = HostCluster(spec["cluster"])
+    cert = pki.serving_certificate(hub, "karmada", [f"{name}.{NAMESPACE}.svc" for name in (AGGREGATED, WEBHOOK)])
+    with Kube.from_kubeconfig(hub.kubeconfig, timeout=60) as kube:
+        _say("CRDs of Karmada, KServe and Istio on the hub")
+        crds = manifests.apply_crds(kube, hub_crds(hub, cert.ca_pem))
+        manifests.apply_all(kube, [manifests.namespace(NAMESPACE), manifests.namespace(CLUSTER_NAMESPACE)])
+        for unit in units(hub, settings, cert, crds):
+            hub.put_unit(unit)
+        hub.wait_ready(AGGREGATED, 60)
+        manifests.apply_all(kube, aggregated_api(hub, cert.ca_pem))
+        kube.wait(lambda: _serves_clusters(kube), 60, f"API cluster.karmada.io on `{hub.name}`, served by {AGGREGATED}")
+        _say("Karmada's webhook and controllers")
+        # Only once the webhook answers: its configurations fail closed and would refuse every write to Karmada's kinds.
+        hub.wait_ready(WEBHOOK, 60)
+        manifests.apply_all(kube, webhooks(hub, cert.ca_pem))
+        kube.wait(lambda: _webhook_answers(kube), 30, f"{WEBHOOK} on `{hub.name}`")
+        hub.wait_ready(CONTROLLERS, 90)
+        hub.wait_ready(SCHEDULER, 60)
+    return {"version": f"v{PINS.karmada}"}
+
+
+def delete(spec: Object) -> Object:
+    """Stops Karmada's processes. Its objects go with the hub, which the same stack deletes next."""
+    hub = HostCluster(spec["cluster"])
+    if hub.exists():
+        for name in reversed(UNITS):
+            hub.remove_unit(name)
+    return {}
+
+
+def hub_crds(hub: HostCluster, ca: bytes) -> list[Object]:
+    """Karmada's own CRDs, and those of what it propagates, so that templates can be declared on the hub.
+
+    KServe's are the minimal ones: the hub checks nothing about an InferenceService, its members do; no KServe
+    controller or webhook runs here. All must be there before the controllers start: they look for new kinds every 30
+    seconds only (pkg/detector/detector.go).
+    """
+    base = tools.share("karmada") / "charts/karmada/_crds"
+    karmada = [crd for path in sorted((base / "bases").rglob("*.yaml")) for crd in manifests.read(path)]
+    patches = {item["metadata"]["name"]: item for path in sorted((base / "patches").glob("*.yaml")) for item in manifests.read(path)}
+    for crd in karmada:
+        patch = patches.get(crd["metadata"]["name"])
+        if patch:
+            client = {"url": f"{_webhook_url(hub)}/convert", "caBundle": base64.b64encode(ca).decode()}
+            crd["spec"]["conversion"] = {**patch["spec"]["conversion"], "webhook": {**patch["spec"]["conversion"]["webhook"], "clientConfig": client}}
+    return [*karmada, *kserve_crds(minimal=True), *istio_crds()]
+
+
+def kserve_crds(*, minimal: bool) -> list[Object]:
+    chart = tools.share("kserve") / "charts" / ("kserve-crd-minimal" if minimal else "kserve-crd")
+    # ClusterStorageContainer lies in files/; its template only wraps it in Helm conditions.
+    plain = [path for path in sorted((chart / "templates").glob("*.yaml")) if not (chart / "files" / path.name).exists()]
+    return [crd for path in [*plain, *sorted((chart / "files").glob("*.yaml"))] for crd in manifests.read(path)]
+
+
+def istio_crds() -> list[Object]:
+    return manifests.read(tools.share("istio") / "manifests/charts/base/files/crd-all.gen.yaml")
+
+
+def aggregated_api(hub: HostCluster, ca: bytes) -> list[Object]:
+    """Cluster is no CRD: this API server of Karmada's own serves it. The hub's API server forwards to it."""
+    service = {
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": {"name": AGGREGATED, "namespace": NAMESPACE},
+        # An API server on the host proxies to externalName:port. TLS still expects the name <service>.<namespace>.svc.
+        "spec": {"type": "ExternalName", "externalName": "localhost"},
+    }
+    api = {
+        "apiVersion": "apiregistration.k8s.io/v1",
+        "kind": "APIService",
+        "metadata": {"name": "v1alpha1.cluster.karmada.io"},
+        "spec": {
+            "group": "cluster.karmada.io",
+            "version": "v1alpha1",
+            "groupPriorityMinimum": 2000,
+            "versionPriority": 10,
+            "caBundle": base64.b64encode(ca).decode(),
+            "service": {"name": AGGREGATED, "namespace": NAMESPACE, "port": hub.port(AGGREGATED)},
+        },
+    }
+    return [service, api]
+
+
+def webhooks(hub: HostCluster, ca: bytes) -> list[Object]:
+    path = tools.share("karmada") / "artifacts/deploy/webhook-configuration.yaml"
+    return manifests.point_webhooks_at(manifests.read_template(path, {"caBundle": ""}), _webhook_url(hub), ca)
+
+
+def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertificate, crds: str) -> list[Unit]:
+    """The four processes. `crds` is a digest of what the hub serves: a change restarts the controllers, which would
+    otherwise find a new kind only after up to 30 seconds."""
+    aggregated = Unit(
+        name=AGGREGATED,
+        argv=[
+            str(tools.path(AGGREGATED)),
+            f"--kubeconfig={hub.kubeconfig}",
+            f"--authentication-kubeconfig={hub.kubeconfig}",
+            f"--authorization-kubeconfig={hub.kubeconfig}",
+            *hub.etcd_flags(),
+            f"--tls-cert-file={cert.cert}",
+            f"--tls-private-key-file={cert.key}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={hub.port(AGGREGATED)}",
+        ],
+        env=LEAN,
+        after=["kube-apiserver"],
+        ready=HttpReady(url=f"https://127.0.0.1:{hub.port(AGGREGATED)}/readyz", insecure=True),
+    )
+    webhook = Unit(
+        name=WEBHOOK,
+        argv=[
+            str(tools.path(WEBHOOK)),
+            f"--kubeconfig={hub.kubeconfig}",
+            "--bind-address=127.0.0.1",
+            f"--secure-port={hub.port(WEBHOOK)}",
+            f"--cert-dir={cert.directory}",
+            # Third of the five switches without which a lost cluster keeps its replicas (ClusterTaintPolicy, NoExecute).
+            "--allow-no-execute-taint-policy=true",
+            "--feature-gates=Failover=true",
+            f"--metrics-bind-address=127.0.0.1:{hub.port(WEBHOOK + '-metrics')}",
+            f"--health-probe-bind-address=127.0.0.1:{hub.port(WEBHOOK + '-health')}",
+        ],
+        env=LEAN,
+        after=["kube-apiserver"],
+        ready=HttpReady(url=f"https://127.0.0.1:{hub.port(WEBHOOK)}/readyz", insecure=True),
+    )
+    controllers = Unit(
+        name=CONTROLLERS,
+        argv=[
+            str(tools.path(CONTROLLERS)),
+            f"--kubeconfig={hub.kubeconfig}",
+            "--leader-elect=false",
+            f"--controllers=*,{','.join('-' + name for name in UNUSED_CONTROLLERS)}",
+            # First and second of the five switches of cluster failover; both are off in Karmada.
+            "--feature-gates=Failover=true",
+            "--enable-no-execute-taint-eviction=true",
+            f"--cluster-status-update-frequency={_go(settings.cluster_status_update_frequency)}",
+            f"--cluster-failure-threshold={_go(settings.cluster_failure_threshold)}",
+            f"--cluster-success-threshold={_go(settings.cluster_success_threshold)}",
+            f"--cluster-lease-duration={_go(settings.cluster_lease_duration)}",
+            f"--cluster-monitor-period={_go(settings.cluster_monitor_period)}",
+            f"--cluster-monitor-grace-period={_go(settings.cluster_monitor_grace_period)}",
+            f"--cluster-startup-grace-period={_go(settings.cluster_startup_grace_period)}",
+            f"--resource-eviction-rate={settings.resource_eviction_rate:g}",
+            f"--graceful-eviction-timeout={_go(settings.graceful_eviction_timeout)}",
+            f"--rate-limiter-max-delay={_go(settings.retry_max_delay)}",
+            f"--metrics-bind-address=127.0.0.1:{hub.port(CONTROLLERS + '-metrics')}",
+            f"--health-probe-bind-address=127.0.0.1:{hub.port(CONTROLLERS + '-health')}",
+        ],
+        env={**LEAN, "FLEET_HUB_CRDS": crds},
+        after=["kube-apiserver", AGGREGATED, WEBHOOK],
+        ready=HttpReady(url=f"http://127.0.0.1:{hub.port(CONTROLLERS + '-health')}/healthz"),
+    )
+    scheduler = Unit(
+        name=SCHEDULER,
+        argv=[
+            str(tools.path(SCHEDULER)),
+            f"--kubeconfig={hub.kubeconfig}",
+            "--leader-elect=false",
+            f"--rate-limiter-max-delay={_go(settings.retry_max_delay)}",
+            f"--metrics-bind-address=127.0.0.1:{hub.port(SCHEDULER + '-metrics')}",
+            f"--health-probe-bind-address=127.0.0.1:{hub.port(SCHEDULER + '-health')}",
+        ],
+        env=LEAN,
+        after=["kube-apiserver", AGGREGATED, WEBHOOK],
+        ready=HttpReady(url=f"http://127.0.0.1:{hub.port(SCHEDULER + '-health')}/healthz"),
+    )
+    return [aggregated, webhook, controllers, scheduler]
+
+
+def _webhook_url(hub: HostCluster) -> str:
+    return f"https://127.0.0.1:{hub.port(WEBHOOK)}"
+
+
+def _serves_clusters(kube: Kube) -> bool:
+    kube.request("GET", "/apis/cluster.karmada.io/v1alpha1/clusters", params={"limit": "1"})
+    return True
+
+
+def _webhook_answers(kube: Kube) -> bool:
+    """A dry run that every mutating and validating hook of a policy sees."""
+    probe = {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "ClusterPropagationPolicy",
+        "metadata": {"name": "inference-fleet-probe"},
+        "spec": {"resourceSelectors": [{"apiVersion": "v1", "kind": "Namespace", "name": "inference-fleet-probe"}]},
+    }
+    try:
+        kube.create(probe, dry_run=True)
+    except ApiError as error:
+        return error.reason == "AlreadyExists"
+    return True
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,163 @@
+"""The `fleet` command: up, status, outputs, logs.
+
+`fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from operations import stack as stacks
+from operations import status
+from operations.errors import FleetError
+from operations.exclusive import exclusive
+from operations.progress import Progress
+from toolchain import env, paths, tools
+
+# How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
+_SERVING_TIMEOUT_S = 600.0
+
+
+def _revive(progress: Progress) -> None:
+    """Starts local clusters that are declared but not running: after a reboot, a crash or a drill."""
+    from local.host_cluster import all_clusters
+
+    for cluster in all_clusters():
+        if not cluster.alive():
+            progress.say(f"  {cluster.name} was not running: started again")
+            subprocess.run([sys.executable, "-m", "local.driver", "cluster", "start", cluster.name], check=True, stdout=subprocess.DEVNULL)
+
+
+def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
+    deadline = time.monotonic() + _SERVING_TIMEOUT_S
+    told: list[str] = []
+    while missing := status.gather(outputs).missing():
+        if missing != told:
+            progress.say(f"  waiting for {'; '.join(missing)}")
+            told = missing
+        if time.monotonic() > deadline:
+            raise FleetError(f"not ready after {_SERVING_TIMEOUT_S:.0f} s: {'; '.join(missing)}", hint="see `make status` and the logs: .venv/bin/fleet logs CLUSTER")
+        time.sleep(1)
+
+
+def _first_answer(outputs: dict[str, Any]) -> tuple[str, str]:
+    """(model, base URL) of the first model that answers a chat completion through its front door.
+
+    Models on simulated GPUs have no server behind them and answer 503: that is their normal state here.
+    """
+    refusals: list[str] = []
+    for model, facts in outputs["endpoints"]["models"].items():
+        url = f"{facts['openaiBaseUrl']}/chat/completions"
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+        try:
+            answer = httpx.post(url, json=body, timeout=60, trust_env=False)
+        except httpx.HTTPError as error:
+            refusals.append(f"{model}: {error}")
+            continue
+        if answer.status_code == 200 and answer.json()["choices"][0]["message"] is not None:
+            return model, facts["openaiBaseUrl"]
+        refusals.append(f"{model}: HTTP {answer.status_code} {answer.text.strip()[:200]}")
+    raise FleetError("no model answers a completion through its front door:\n" + "\n".join(refusals))
+
+
+def up(arguments: argparse.Namespace) -> None:
+    progress = Progress()
+    with exclusive(paths.STATE / "up.lock", "fleet up"):
+        with progress.stage("local clusters"):
+            _revive(progress)
+        with progress.stage(f"pulumi up -s {arguments.stack}"):
+            stack = stacks.select(arguments.stack)
+            _, changes = stacks.up(stack, progress)
+            outputs = stacks.outputs(stack)
+        progress.say(f"  {changes} changes" if changes else "  nothing to change")
+        with progress.stage("models"):
+            _await_models(outputs, progress)
+        with progress.stage("first completion"):
+            model, base_url = _first_answer(outputs)
+        progress.say("ready")
+    if arguments.stages:
+        Path(arguments.stages).write_text(json.dumps({"stages": progress.stages, "changes": changes}))
+    print(status.render(status.gather(outputs)))
+    request = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
+    print(f"\ncurl -s {base_url}/chat/completions -H 'Content-Type: application/json' -d '{request}'")
+
+
+def show_status(arguments: argparse.Namespace) -> None:
+    state = status.gather(stacks.outputs(_existing(arguments.stack)))
+    print(status.render(state))
+
+
+def show_outputs(arguments: argparse.Namespace) -> None:
+    """Secrets stay masked: this is for eyes and for pipes. `pulumi stack output --show-secrets` is the way to see them."""
+    values = _existing(arguments.stack).outputs()
+    masked = {key: "[secret]" if value.secret else value.value for key, value in values.items()}
+    print(json.dumps(masked, indent=2))
+
+
+def _existing(name: str) -> Any:
+    if not stacks.backend_exists(paths.STATE):
+        raise FleetError(f"no fleet is up in {paths.STATE.name}/", hint="make up")
+    stack = stacks.select(name)
+    if not stack.outputs():
+        raise FleetError(f"stack `{name}` has nothing deployed", hint="make up")
+    return stack
+
+
+def logs(arguments: argparse.Namespace) -> None:
+    """The tail of each log of one local cluster, or of one of its processes."""
+    folder = paths.STATE / "clusters" / arguments.cluster
+    if not folder.is_dir():
+        raise FleetError(f"no local cluster `{arguments.cluster}`", hint="make status lists them")
+    files = sorted((folder / "logs").glob("*.log")) + sorted((folder / "pods").rglob("*.log"))
+    chosen = [file for file in files if arguments.name in str(file.relative_to(folder))]
+    if not chosen:
+        raise FleetError(f"no log of `{arguments.name}` in {arguments.cluster}", hint=f"there are: {', '.join(file.stem for file in files)}")
+    for file in chosen:
+        lines = file.read_text(errors="replace").splitlines()[-arguments.lines :]
+        print(f"==> {file} <==\n" + "\n".join(lines))
+
+
+def parser() -> argparse.ArgumentParser:
+    top = argparse.ArgumentParser(prog="fleet", description="Run and look at an inference fleet.")
+    commands = top.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, text in (
+        ("up", up, "pulumi up, then wait until every model serves as declared"),
+        ("status", show_status, "clusters, control planes, models, replicas, endpoints"),
+        ("outputs", show_outputs, "the stack outputs as JSON, secrets masked"),
+    ):
+        command = commands.add_parser(name, help=text)
+        command.add_argument("-s", "--stack", default="local", help="environment: the ENV of stacks/Pulumi.ENV.yaml (default: %(default)s)")
+        command.set_defaults(run=run)
+        if name == "up":
+            command.add_argument("--stages", metavar="FILE", help="write seconds per stage as JSON")
+    command = commands.add_parser("logs", help="tail of the logs of a local cluster")
+    command.add_argument("cluster")
+    command.add_argument("name", nargs="?", default="", help="part of a process or pod name (default: all)")
+    command.add_argument("-n", "--lines", type=int, default=20)
+    command.set_defaults(run=logs)
+    return top
+
+
+def main() -> int:
+    arguments = parser().parse_args()
+    try:
+        arguments.run(arguments)
+    except (FleetError, tools.ToolError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        if getattr(error, "hint", ""):
+            print(f"hint: {error.hint}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("interrupted; `make up` goes on from here, `make down` removes everything", file=sys.stderr)
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

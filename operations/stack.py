@@ -1,0 +1,104 @@
+"""The Pulumi stack of an environment, driven by Pulumi's Automation API.
+
+Everything here is what `pulumi up -s ENV` does in a shell prepared by `eval "$(make -s env)"`; the difference is
+how progress is shown.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pulumi import automation
+from pulumi.automation import errors as pulumi_errors
+from pulumi.automation import events
+
+from operations.errors import FleetError
+from operations.progress import Progress
+from toolchain import env, paths
+
+# What the engine calls an operation, and what we print. Reads and unchanged resources are not worth a line.
+_VERBS = {
+    "create": "created",
+    "update": "updated",
+    "delete": "deleted",
+    "create-replacement": "replaced",
+    "delete-replaced": "deleted",
+    "replace": "replaced",
+    "discard": "forgotten",
+}
+
+
+def select(name: str) -> automation.Stack:
+    """The stack, made in the local backend when it is new. Raises FleetError where no stack file exists."""
+    stack_file = paths.REPO / "stacks" / f"Pulumi.{name}.yaml"
+    if not stack_file.exists():
+        known = ", ".join(sorted(path.name.split(".")[1] for path in stack_file.parent.glob("Pulumi.*.yaml")))
+        raise FleetError(f"no stack file for `{name}`: {stack_file.relative_to(paths.REPO)}", hint=f"copy an existing one; there are: {known}")
+    env.prepare()
+    os.environ.update(env.variables())
+    workspace = automation.LocalWorkspaceOptions(work_dir=str(paths.REPO), env_vars=env.variables())
+    return automation.create_or_select_stack(stack_name=name, work_dir=str(paths.REPO), opts=workspace)
+
+
+def _name(urn: str) -> str:
+    return urn.rsplit("::", 1)[-1]
+
+
+class Printer:
+    """Turns engine events into progress lines."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self.failures: list[str] = []
+        self.changes = 0
+
+    def __call__(self, event: events.EngineEvent) -> None:
+        if event.res_outputs_event:
+            metadata = event.res_outputs_event.metadata
+            verb = _VERBS.get(metadata.op.value)
+            # Components have no work of their own; their children tell the story.
+            if verb and not metadata.type.startswith(("fleet:", "pulumi:")):
+                self.changes += 1
+                self._progress.say(f"  {verb} {_name(metadata.urn)}")
+        if event.diagnostic_event:
+            diagnostic = event.diagnostic_event
+            text = diagnostic.message.strip()
+            if diagnostic.severity in ("error", "info#err", "warning") and text:
+                subject = f"{_name(diagnostic.urn)}: " if diagnostic.urn else ""
+                if diagnostic.severity == "warning":
+                    self._progress.say(f"  warning: {subject}{text}")
+                elif text not in self.failures:
+                    self.failures.append(f"{subject}{text}")
+
+
+def up(stack: automation.Stack, progress: Progress) -> tuple[Mapping[str, automation.OutputValue], int]:
+    """Runs the update. Returns outputs and how many resources changed. Raises FleetError with the engine's own words."""
+    printer = Printer(progress)
+    try:
+        # A killed run leaves its lock file in the file backend. Our own lock says that nobody is at work now.
+        stack.cancel()
+    except pulumi_errors.CommandError:
+        pass
+    try:
+        result = stack.up(on_event=printer, color="never", suppress_progress=True, suppress_outputs=True)
+    except pulumi_errors.CommandError as error:
+        told = "\n".join(printer.failures) or _essence(str(error))
+        raise FleetError(f"pulumi up failed:\n{told}", hint="what was done is kept; mend the cause and run it again") from None
+    return result.outputs, printer.changes
+
+
+def _essence(text: str) -> str:
+    """The lines of the CLI's own output that say what went wrong."""
+    lines = [line.rstrip() for line in text.splitlines() if line.strip()]
+    errors = [line for line in lines if "error" in line.lower()]
+    return "\n".join(errors or lines[-20:])
+
+
+def outputs(stack: automation.Stack) -> dict[str, Any]:
+    """The stack outputs with secrets in clear, for use inside this process only."""
+    return {key: value.value for key, value in stack.outputs().items()}
+
+
+def backend_exists(state: Path) -> bool:
+    return (state / "pulumi" / ".pulumi" / "stacks").is_dir()

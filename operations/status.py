@@ -1,0 +1,146 @@
+"""`fleet status`: what is declared and what is there, asked of the API servers themselves.
+
+Every API server is asked at the same time and each has two seconds: a dead region costs one line, not a wait.
+"""
+
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+from components.labels import LABEL_MODEL
+from kube.client import ApiError, Kube, Unreachable, condition
+from kube.kubeconfig import KubeconfigError
+
+MODELS_NAMESPACE = "models"
+_TIMEOUT_S = 2.0
+
+
+@dataclass(frozen=True)
+class ModelState:
+    """One model in one cluster: replicas that its Deployment wants and replicas that are ready."""
+
+    desired: int
+    ready: int
+
+
+@dataclass(frozen=True)
+class ClusterState:
+    """What one API server answered. `error` is empty where it did."""
+
+    name: str
+    version: str = ""
+    gpus: int = 0
+    control_planes: dict[str, str] = field(default_factory=dict[str, str])
+    models: dict[str, ModelState] = field(default_factory=dict[str, ModelState])
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class HubState:
+    """What Karmada knows: which members are Ready, and how many replicas of a model it gave to each."""
+
+    version: str = ""
+    members: dict[str, bool] = field(default_factory=dict[str, bool])
+    scheduled: dict[str, dict[str, int]] = field(default_factory=dict[str, dict[str, int]])
+    ready: dict[str, bool] = field(default_factory=dict[str, bool])
+    error: str = ""
+
+
+def cluster_state(name: str, kubeconfig: str) -> ClusterState:
+    try:
+        with Kube.from_kubeconfig(kubeconfig, timeout=_TIMEOUT_S) as api:
+            version = api.request("GET", "/version").json()["gitVersion"]
+            nodes = api.list("v1", "Node")
+            gpus = sum(int(node["status"].get("allocatable", {}).get("nvidia.com/gpu", 0)) for node in nodes)
+            models: dict[str, ModelState] = {}
+            for deployment in api.list("apps/v1", "Deployment", MODELS_NAMESPACE, label_selector=LABEL_MODEL):
+                model = deployment["metadata"]["labels"][LABEL_MODEL]
+                ready = int(deployment.get("status", {}).get("readyReplicas", 0))
+                models[model] = ModelState(int(deployment["spec"].get("replicas", 0)), ready)
+            return ClusterState(name, version, gpus, models=models)
+    except (Unreachable, ApiError, KubeconfigError) as error:
+        return ClusterState(name, error=str(error))
+
+
+def hub_state(kubeconfig: str) -> HubState:
+    try:
+        with Kube.from_kubeconfig(kubeconfig, timeout=_TIMEOUT_S) as api:
+            version = api.request("GET", "/version").json()["gitVersion"]
+            members = api.list("cluster.karmada.io/v1alpha1", "Cluster")
+            bindings = api.list("work.karmada.io/v1alpha2", "ResourceBinding", MODELS_NAMESPACE)
+            services = api.list("serving.kserve.io/v1beta1", "InferenceService", MODELS_NAMESPACE)
+    except (Unreachable, ApiError, KubeconfigError) as error:
+        return HubState(error=str(error))
+    scheduled = {
+        binding["spec"]["resource"]["name"]: {target["name"]: int(target.get("replicas", 0)) for target in binding["spec"].get("clusters") or []}
+        for binding in bindings
+        if binding["spec"]["resource"]["kind"] == "InferenceService"
+    }
+    return HubState(
+        version,
+        {member["metadata"]["name"]: condition(member, "Ready").get("status") == "True" for member in members},
+        scheduled,
+        {service["metadata"]["name"]: condition(service, "Ready").get("status") == "True" for service in services},
+    )
+
+
+@dataclass(frozen=True)
+class FleetState:
+    """The whole fleet as asked, beside the stack outputs that say what was declared."""
+
+    outputs: dict[str, Any]
+    hub: HubState
+    clusters: dict[str, ClusterState]
+
+    def missing(self) -> list[str]:
+        """What is declared and not ready, one line each; empty when the fleet serves as declared."""
+        lines: list[str] = []
+        for model, placement in self.outputs.get("placements", {}).items():
+            for name, wanted in placement.items():
+                cluster = self.clusters[name]
+                state = cluster.models.get(model, ModelState(0, 0))
+                if cluster.error:
+                    lines.append(f"{model} in {name}: the cluster does not answer")
+                elif state.ready < int(wanted["replicas"]):
+                    lines.append(f"{model} in {name}: {state.ready} of {int(wanted['replicas'])} replicas ready")
+        return lines
+
+
+def gather(outputs: dict[str, Any]) -> FleetState:
+    kubeconfigs: dict[str, str] = outputs.get("kubeconfigs", {})
+    with ThreadPoolExecutor(max_workers=16) as pool:
+        hub = pool.submit(hub_state, kubeconfigs["hub"])
+        members = [pool.submit(cluster_state, name, text) for name, text in kubeconfigs.items() if name != "hub"]
+        return FleetState(outputs, hub.result(), {state.name: state for state in (member.result() for member in members)})
+
+
+def table(rows: list[tuple[str, ...]]) -> str:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def render(state: FleetState) -> str:
+    """The tables that `fleet status` prints."""
+    declared: dict[str, Any] = state.outputs.get("clusters", {})
+    clusters: list[tuple[str, ...]] = [("CLUSTER", "REGION", "DRIVER", "KUBERNETES", "KARMADA", "GPUS", "NOTE")]
+    hub_note = state.hub.error or "hub"
+    clusters.append(("hub", "-", "-", state.hub.version or "-", "-", "-", hub_note))
+    for name, facts in declared.items():
+        cluster = state.clusters.get(name, ClusterState(name, error="no kubeconfig in the outputs"))
+        joined = {True: "Ready", False: "NotReady", None: "-"}[state.hub.members.get(name)]
+        gpus = "-" if cluster.error else str(cluster.gpus)
+        clusters.append((name, facts["region"], facts["driver"], cluster.version or "-", joined, gpus, cluster.error))
+    models: list[tuple[str, ...]] = [("MODEL", "CLUSTER", "WEIGHT", "DECLARED", "SCHEDULED", "READY")]
+    for model, placement in state.outputs.get("placements", {}).items():
+        scheduled = state.hub.scheduled.get(model, {})
+        for name in sorted(set(placement) | set(scheduled)):
+            wanted: dict[str, Any] = placement.get(name, {"weight": 0, "replicas": 0})
+            cluster = state.clusters.get(name)
+            ready = "?" if cluster is None or cluster.error else str(cluster.models.get(model, ModelState(0, 0)).ready)
+            row = (model, name, str(int(wanted["weight"])), str(int(wanted["replicas"])), str(scheduled.get(name, 0)), ready)
+            models.append(row)
+    endpoints: dict[str, Any] = state.outputs.get("endpoints", {})
+    doors: list[tuple[str, ...]] = [("ENDPOINT", "URL")]
+    doors += [(f"front door {name}", url) for name, url in endpoints.get("frontDoors", {}).items()]
+    doors += [(f"model {name}", facts["openaiBaseUrl"]) for name, facts in endpoints.get("models", {}).items()]
+    return "\n\n".join(table(rows) for rows in (clusters, models, doors))

@@ -1,0 +1,15 @@
+"""The Pulumi program of every environment: configuration, fleet, outputs."""
+
+from pathlib import Path
+
+import pulumi
+
+from components.driver_commands import require_driver
+from components.fleet import Fleet, FleetArgs
+from stacks.config import load
+
+config = load(Path(__file__).parent)
+require_driver()
+fleet = Fleet("fleet", FleetArgs(spec=config.spec, kubeconfigs=config.kubeconfigs))
+for name, value in fleet.outputs().items():
+    pulumi.export(name, value)

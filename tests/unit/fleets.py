@@ -1,0 +1,48 @@
+"""Stack files for tests: small ones by hand, large ones by number."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+REPO = Path(__file__).resolve().parents[2]
+FACTS = {"attentionHeads": 32, "keyValueHeads": 8, "layers": 32, "hiddenSize": 4096, "parameters": 8_000_000_000, "maxModelLength": 8192}
+
+
+def stack_files() -> list[Path]:
+    return sorted((REPO / "stacks").glob("Pulumi.*.yaml"))
+
+
+def read(stack_file: Path) -> dict[str, Any]:
+    """What is below `fleet:spec`."""
+    return yaml.safe_load(stack_file.read_text(encoding="utf-8"))["config"]["fleet:spec"]
+
+
+def cluster(name: str, region: str | None = None, **more: Any) -> dict[str, Any]:
+    pools = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "nodes": 4}]
+    return {"name": name, "driver": {"kind": "local"}, "region": region or name, "gpuPools": pools, **more}
+
+
+def model(name: str, clusters: list[str], **more: Any) -> dict[str, Any]:
+    return {
+        "name": name,
+        "source": f"hf://example/{name}",
+        "facts": dict(FACTS),
+        "accelerator": {"type": "H100", "count": 1},
+        "replicas": len(clusters),
+        "placement": {"clusters": [{"name": each} for each in clusters]},
+        **more,
+    }
+
+
+def small() -> dict[str, Any]:
+    """Two regions, one model in both: valid, and small enough to break in one place."""
+    return copy.deepcopy({"hub": {"driver": {"kind": "local"}}, "clusters": [cluster("east"), cluster("west")], "models": [model("chat", ["east", "west"])]})
+
+
+def generated(clusters: int, models: int) -> dict[str, Any]:
+    """A fleet of that size; every model runs in three clusters."""
+    names = [f"region-{number}" for number in range(clusters)]
+    served = [model(f"model-{number}", [names[(number + step) % clusters] for step in range(min(3, clusters))]) for number in range(models)]
+    return {"hub": {"driver": {"kind": "local"}}, "clusters": [cluster(name) for name in names], "models": served}

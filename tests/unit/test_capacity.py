@@ -1,0 +1,42 @@
+"""Replicas fit on nodes, not only on a sum of GPUs."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planning.capacity import Nodes, largest_node, total, unplaced
+
+NODES = st.lists(st.builds(lambda count, gpus: Nodes(count=count, gpus_per_node=gpus), st.integers(0, 5), st.sampled_from([1, 2, 4, 8])), max_size=4)
+SIZES = st.lists(st.sampled_from([1, 2, 4, 8]), max_size=40)
+
+
+def test_four_and_four_free_gpus_do_not_take_a_replica_of_eight() -> None:
+    nodes = [Nodes(count=2, gpus_per_node=8)]
+    assert unplaced(nodes, [4, 4, 8]) == 0
+    assert unplaced(nodes, [4, 4, 4, 8]) == 1
+    assert unplaced([Nodes(count=2, gpus_per_node=4)], [8]) == 1
+
+
+def test_without_nodes_there_is_no_room() -> None:
+    assert total([]) == 0
+    assert largest_node([Nodes(count=0, gpus_per_node=8)]) == 0
+    assert unplaced([], [1]) == 1
+
+
+@given(NODES, SIZES)
+def test_what_is_placed_never_exceeds_the_gpus(nodes: list[Nodes], sizes: list[int]) -> None:
+    left = unplaced(nodes, sizes)
+    # The smallest ones are left out last, so at least these sizes were placed.
+    placed = sum(sorted(sizes)[: len(sizes) - left])
+    assert placed <= total(nodes)
+
+
+@given(NODES, SIZES)
+def test_for_powers_of_two_the_answer_is_exact(nodes: list[Nodes], sizes: list[int]) -> None:
+    fitting = [size for size in sizes if size <= largest_node(nodes)]
+    if len(fitting) == len(sizes) and len({each.gpus_per_node for each in nodes if each.count}) == 1 and sum(sizes) <= total(nodes):
+        assert unplaced(nodes, sizes) == 0
+
+
+@given(NODES, SIZES)
+def test_another_node_never_hurts(nodes: list[Nodes], sizes: list[int]) -> None:
+    assert unplaced([*nodes, Nodes(count=1, gpus_per_node=8)], sizes) <= unplaced(nodes, sizes)

@@ -1,0 +1,248 @@
+"""A wrong stack file is refused: every error at once, each with its field, rule, value and, where one helps, a hint."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from components.spec import Problem, SpecError
+from stacks.config import parse_fleet
+from tests.unit import fleets
+
+Fleet = dict[str, Any]
+
+
+def problems(raw: Any) -> tuple[Problem, ...]:
+    with pytest.raises(SpecError) as caught:
+        parse_fleet(raw)
+    return caught.value.problems
+
+
+def put(*path: str | int, value: Any) -> Callable[[Fleet], None]:
+    """An edit of a stack file: sets the field at `path`."""
+
+    def edit(fleet: Fleet) -> None:
+        holder: Any = fleet
+        for part in path[:-1]:
+            holder = holder[part]
+        holder[path[-1]] = value
+
+    return edit
+
+
+def drop(*path: str | int) -> Callable[[Fleet], None]:
+    def edit(fleet: Fleet) -> None:
+        holder: Any = fleet
+        for part in path[:-1]:
+            holder = holder[part]
+        del holder[path[-1]]
+
+    return edit
+
+
+def _existing(**more: Any) -> dict[str, Any]:
+    doors = {"frontDoor": {"url": "https://llm.example.com"}, "regionalGateway": {"address": "192.0.2.1", "port": 80}}
+    return {"kind": "existing", "kubeconfigPath": "kubeconfig", **doors, **more}
+
+
+@dataclass(frozen=True)
+class Case:
+    edit: Callable[[Fleet], None]
+    where: str
+    rule: str
+    got: Any = None
+    hint: str | None = None
+
+
+MODEL = ("models", 0)
+PLACED = (*MODEL, "placement", "clusters")
+POOL = ("clusters", 0, "gpuPools", 0)
+
+CASES = {
+    "unknown field": Case(put("models", 0, "wieght", value=3), "models[0].wieght", "unknown field", "wieght"),
+    "unknown field, deep": Case(put(*PLACED, 1, "weigth", value=3), "models[0].placement.clusters[1].weigth", "unknown field", "weigth", "did you mean `weight`?"),
+    "field in snake case": Case(put(*POOL, "gpus_per_node", value=8), "clusters[0].gpuPools[0].gpus_per_node", "unknown field", hint="did you mean `gpusPerNode`?"),
+    "field of another driver": Case(put("clusters", 0, "driver", "context", value="x"), "clusters[0].driver.context", "unknown field", "context", "known: `kind`"),
+    "missing field": Case(drop("clusters", 0, "region"), "clusters[0].region", "is required"),
+    "wrong type": Case(put(*MODEL, "replicas", value="two"), "models[0].replicas", "must be a whole number", "two"),
+    "number as text": Case(put(*MODEL, "replicas", value="2"), "models[0].replicas", "must be a whole number", "2"),
+    "fraction": Case(put(*MODEL, "replicas", value=1.5), "models[0].replicas", "must be a whole number", 1.5),
+    "truth as number": Case(put(*MODEL, "replicas", value=True), "models[0].replicas", "must be a whole number", True),
+    "too small": Case(put(*MODEL, "replicas", value=0), "models[0].replicas", "must be at least 1", 0),
+    "zero weight": Case(put(*PLACED, 0, "weight", value=0), "models[0].placement.clusters[0].weight", "must be at least 1", 0),
+    "mapping for a list": Case(put("clusters", value={}), "clusters", "must be a list", {}),
+    "text for a mapping": Case(put("hub", value="local"), "hub", "must be a mapping of fields", "local"),
+    "no clusters": Case(put("clusters", value=[]), "clusters", "must have at least 1 entries", []),
+    "unknown driver": Case(put("clusters", 0, "driver", "kind", value="eks"), "clusters[0].driver.kind", "must be one of `local`, `existing`", "eks"),
+    "driver without kind": Case(drop("clusters", 0, "driver", "kind"), "clusters[0].driver", "needs a field `kind`"),
+    "unknown GPU type": Case(put(*POOL, "accelerator", value="H1000"), "clusters[0].gpuPools[0].accelerator", "must be a known GPU type", "H1000", "did you mean `H100`?"),
+    "CPU pool": Case(put(*POOL, "accelerator", value="cpu"), "clusters[0].gpuPools[0].accelerator", "must be a known GPU type", "cpu"),
+    "CPU replica of two": Case(put(*MODEL, "accelerator", value={"type": "cpu", "count": 2}), "models[0].accelerator", "`count` must be 1 on `cpu`"),
+    "unknown capacity type": Case(put(*POOL, "capacityTypes", value=["spott"]), "clusters[0].gpuPools[0].capacityTypes[0]", "must be one of", "spott"),
+    "pool without size": Case(drop(*POOL, "nodes"), "clusters[0].gpuPools[0]", "needs either `nodes`, or `minNodes` and `maxNodes`"),
+    "pool with two sizes": Case(put(*POOL, "maxNodes", value=3), "clusters[0].gpuPools[0]", "must not have both `nodes` and bounds"),
+    "pool bounds crossed": Case(
+        put(*POOL, value={"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "minNodes": 3, "maxNodes": 2}),
+        "clusters[0].gpuPools[0]",
+        "`minNodes` must not exceed `maxNodes`: `3` and `2`",
+    ),
+    "source without scheme": Case(put(*MODEL, "source", value="meta/llama"), "models[0].source", "must start with one of `oci://`, `hf://`, `s3://`, `pvc://`", "meta/llama"),
+    "malformed source": Case(put(*MODEL, "source", value="hf://llama"), "models[0].source", "is not a valid `hf://` source", "hf://llama", "it looks like hf://organisation/model"),
+    "model name in capitals": Case(put(*MODEL, "name", value="Chat"), "models[0].name", "must start with a letter", "Chat"),
+    "model name too long": Case(put(*MODEL, "name", value="m" * 49), "models[0].name", "must have at most 48 characters", "m" * 49, "isvc.<name>-predictor"),
+    "cluster name too long": Case(put("clusters", 0, "name", value="c" * 49), "clusters[0].name", "must have at most 48 characters", "c" * 49, "Karmada's limit"),
+    "kubeconfig named twice": Case(
+        put("clusters", 0, "driver", value=_existing(kubeconfigSecret="kubeconfig-east")),
+        "clusters[0].driver",
+        "needs exactly one of `kubeconfigPath` and `kubeconfigSecret`",
+    ),
+    "front door without scheme": Case(
+        put("clusters", 0, "driver", value=_existing(frontDoor={"url": "llm.example.com"})), "clusters[0].driver.frontDoor.url", "must be a URL", "llm.example.com"
+    ),
+    "duplicate cluster": Case(put("clusters", 1, "name", value="east"), "clusters[1].name", "must be unique in its list", "east"),
+    "cluster named as the hub": Case(put("clusters", 1, "name", value="hub"), "clusters[1].name", "must differ from the name of the hub", "hub"),
+    "duplicate pool": Case(
+        lambda fleet: fleet["clusters"][0]["gpuPools"].append(dict(fleet["clusters"][0]["gpuPools"][0])),
+        "clusters[0].gpuPools[1].name",
+        "must be unique in its list",
+        "h100",
+    ),
+    "duplicate model": Case(lambda fleet: fleet["models"].append(dict(fleet["models"][0])), "models[1].name", "must be unique in its list", "chat"),
+    "cluster placed twice": Case(put(*PLACED, 1, "name", value="east"), "models[0].placement.clusters[1].name", "must be unique in its list", "east"),
+    "weight for no cluster": Case(
+        put(*PLACED, 1, "name", value="wets"), "models[0].placement.clusters[1].name", "no such cluster in `clusters`", "wets", "did you mean `west`?"
+    ),
+    "failover to no cluster": Case(
+        put(*MODEL, "placement", "failoverOrder", value=["wets"]), "models[0].placement.failoverOrder[0]", "must be one of the model's", "wets", "did you mean `west`?"
+    ),
+    "failover named twice": Case(
+        put(*MODEL, "placement", "failoverOrder", value=["west", "west"]), "models[0].placement.failoverOrder[1]", "must be named once", "west"
+    ),
+    "jurisdiction violated": Case(
+        put(*MODEL, "placement", "jurisdictions", value=["EU"]),
+        "models[0].placement.clusters[0].name",
+        "model `chat` is allowed in `EU` only, and this cluster is in no jurisdiction",
+        "east",
+    ),
+    "too few clusters": Case(
+        put(*MODEL, "placement", "clusters", value=[{"name": "east"}]), "models[0].placement.clusters", "must name at least 2 clusters", "east", "minimumClusters: 1"
+    ),
+    "one region only": Case(
+        put("clusters", 1, "region", value="east"), "models[0].placement.clusters", "region `east` has no failover partner", "east, west", "another region"
+    ),
+    "a cluster gets no replica": Case(put(*MODEL, "replicas", value=1), "models[0].replicas", "is too few for the weights: `west` would get none", 1),
+    "no pool of that type": Case(
+        put(*MODEL, "accelerator", "type", value="L40S"), "models[0].accelerator.type", "cluster `east` has no pool of this GPU type", "L40S", "`east` has `H100`"
+    ),
+    "no pool of the override": Case(
+        put(*PLACED, 1, "accelerator", value={"type": "A100", "count": 1}),
+        "models[0].placement.clusters[1].accelerator.type",
+        "cluster `west` has no pool of this GPU type",
+        "A100",
+    ),
+    "more GPUs than a node": Case(
+        put(*MODEL, "accelerator", "count", value=16), "models[0].accelerator.count", "must not exceed the 8 GPUs of a `H100` node in `east`", 16
+    ),
+    "size does not divide heads": Case(
+        put(*MODEL, "accelerator", "count", value=3), "models[0].accelerator.count", "must divide the model's 32 attention heads", 3, "possible: 1, 2, 4, 8, 16"
+    ),
+    "size against key-value heads": Case(
+        put(*MODEL, "facts", "keyValueHeads", value=6),
+        "models[0].facts.keyValueHeads",
+        "must divide `attentionHeads`, which is 32",
+        6,
+    ),
+    "longer than the model": Case(
+        put(*MODEL, "runtime", value={"maxModelLength": 10_000}), "models[0].runtime.maxModelLength", "must not exceed the model's own maximum", 10_000
+    ),
+    "more GPUs than the pool": Case(
+        put(*MODEL, "replicas", value=100), "clusters[0].gpuPools", "has 32 GPUs of type H100, and models need 50", "chat 50 × 1", "add nodes"
+    ),
+    "number out of bounds in a nested default": Case(put("failover", value={"requests": {"gatewayErrors": 0}}), "failover.requests.gatewayErrors", "must be at least 1", 0),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_rule_names_field_value_and_remedy(name: str) -> None:
+    case = CASES[name]
+    fleet = fleets.small()
+    case.edit(fleet)
+    found = [str(each) for each in problems(fleet)]
+    matching = [text for text in found if text.startswith(f"{case.where}: ") and case.rule in text]
+    assert matching, found
+    if case.got is not None:
+        shown = case.got if isinstance(case.got, str) else str(case.got).lower() if isinstance(case.got, bool) else str(case.got)
+        assert f"got: `{shown}`" in matching[0]
+    if case.hint is not None:
+        assert case.hint in matching[0].partition("hint: ")[2]
+
+
+def test_key_value_heads_may_be_fewer_than_gpus_but_must_divide_or_be_divided() -> None:
+    fleet = fleets.small()
+    fleet["models"][0]["facts"] |= {"attentionHeads": 24, "keyValueHeads": 4}
+    fleet["models"][0]["accelerator"]["count"] = 8
+    parse_fleet(fleet)
+    fleet["models"][0]["accelerator"]["count"] = 6
+    assert [each.rule for each in problems(fleet)] == ["must divide the model's 4 key-value heads, or be a multiple of them"]
+
+
+def test_gpus_are_summed_over_models_and_types_are_kept_apart() -> None:
+    fleet = fleets.small()
+    fleet["models"] = [fleets.model(name, ["east", "west"], replicas=8, accelerator={"type": "H100", "count": 8}) for name in ("one", "two")]
+    first, second = problems(fleet)
+    assert str(first).startswith("clusters[0].gpuPools: has 32 GPUs of type H100, and models need 64, got: `one 4 × 8, two 4 × 8`")
+    assert second.path == ("clusters", 1, "gpuPools")
+    for cluster in fleet["clusters"]:
+        cluster["gpuPools"].append({"name": "l40s", "accelerator": "L40S", "gpusPerNode": 8, "nodes": 4})
+    fleet["models"][1]["accelerator"]["type"] = "L40S"
+    parse_fleet(fleet)
+
+
+def test_replicas_that_fit_in_sum_but_on_no_node_are_refused() -> None:
+    fleet = fleets.small()
+    for cluster in fleet["clusters"]:
+        cluster["gpuPools"] = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "nodes": 3}]
+    fleet["models"] = [
+        fleets.model("big", ["east", "west"], replicas=4, accelerator={"type": "H100", "count": 8}),
+        fleets.model("odd", ["east", "west"], replicas=4, accelerator={"type": "H100", "count": 4}),
+    ]
+    parse_fleet(fleet)
+    for cluster in fleet["clusters"]:
+        cluster["gpuPools"][0] |= {"gpusPerNode": 4, "nodes": 6}
+    fleet["models"][0]["accelerator"]["count"] = 2
+    fleet["models"][0]["replicas"] = 8
+    parse_fleet(fleet)
+    fleet["models"][0]["facts"]["attentionHeads"] = fleet["models"][0]["facts"]["keyValueHeads"] = 48
+    fleet["models"][0]["accelerator"]["count"] = 3
+    fleet["models"][0]["replicas"] = 10
+    assert "replica(s) find no node with all of theirs free" in str(problems(fleet)[0])
+
+
+def test_all_errors_are_told_at_once_even_if_some_are_of_type_and_some_of_meaning() -> None:
+    fleet = fleets.small()
+    fleet["clusters"][0]["driver"]["port"] = 1
+    fleet["models"].append(fleets.model("broken", ["east", "west"], replicas="many"))
+    fleet["models"].append(fleets.model("lost", ["east", "nowhere"]))
+    fleet["models"][0]["placement"]["weights"] = {}
+    found = [str(each).split(": ")[0] for each in problems(fleet)]
+    assert found == ["clusters[0].driver.port", "models[0].placement.weights", "models[1].replicas", "models[2].placement.clusters[1].name"]
+
+
+def test_a_stack_file_that_is_no_mapping_is_told_so() -> None:
+    assert [each.rule for each in problems([])] == ["must be a mapping of fields"]
+    assert [each.rule for each in problems("text")] == ["must be a mapping of fields"]
+
+
+@pytest.mark.parametrize("stack_file", fleets.stack_files(), ids=lambda path: path.stem)
+def test_every_committed_stack_file_is_valid(stack_file: Any) -> None:
+    parse_fleet(fleets.read(stack_file))
+
+
+def test_the_local_stack_is_what_the_readme_promises() -> None:
+    spec = parse_fleet(fleets.read(fleets.REPO / "stacks" / "Pulumi.local.yaml"))
+    pools = [pool for cluster in spec.clusters for pool in cluster.gpu_pools]
+    assert {pool.accelerator for pool in pools} >= {"H100", "L40S", "A100"}
+    assert sum(pool.gpus for pool in pools) >= 64
+    assert [cluster.name for cluster in spec.clusters] == ["us-east", "us-west", "eu-west"]
+    assert [each.weight for each in spec.models[1].placement.clusters] == [3, 2, 1]

