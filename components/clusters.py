@@ -89,7 +89,7 @@ class ClusterSpec(Spec):
     """Cloud or site, e.g. `aws`. Karmada can choose clusters by it."""
     jurisdiction: Jurisdiction | None = None
     """Law that governs data in this cluster. A model with `jurisdictions` goes only where this is among them."""
-    labels: dict[str, str] = {}
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
     """Labels of Karmada's Cluster object."""
     gpu_pools: tuple[GpuPoolSpec, ...] = ()
 

@@ -12,6 +12,7 @@ import pulumi
 
 from components.clusters import ExistingDriver, LocalDriver
 from components.driver_commands import driver_command, inside, result
+from toolchain.pins import PINS
 
 ControlPlaneName = Literal["karmada", "kserve", "istio"]
 
@@ -42,7 +43,9 @@ class HostProcessInstaller:
     """Runs the control plane as processes of this machine, next to the processes of its cluster."""
 
     def install(self, name: str, args: ControlPlaneArgs, parent: pulumi.Resource) -> Installed:
-        payload = {"cluster": args.cluster, "controlPlane": args.control_plane, "settings": dict(args.settings)}
+        # The driver installs its pinned version whatever stands here; naming it makes a new pin a change that Pulumi sees.
+        version = getattr(PINS, args.control_plane)
+        payload = {"cluster": args.cluster, "controlPlane": args.control_plane, "version": version, "settings": dict(args.settings)}
         command = driver_command(f"{name}-processes", "control-plane", payload, inside(parent, args.owner))
         return Installed(ready=command, version=result(command, "version", default=""))
 
@@ -50,7 +53,7 @@ class HostProcessInstaller:
 class ProvidedInstaller:
     """Installs nothing: someone else did. The join verifies it, as it waits until the member serves the kinds we send."""
 
-    def install(self, name: str, args: ControlPlaneArgs, parent: pulumi.Resource) -> Installed:
+    def install(self, name: str, args: ControlPlaneArgs, parent: pulumi.Resource) -> Installed:  # noqa: ARG002  the shape of Installer
         return Installed(ready=parent, version=pulumi.Output.from_input("provided"))
 
 

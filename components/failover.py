@@ -28,11 +28,6 @@ class RequestFailoverSpec(Spec):
     ejection_seconds: Seconds = 5
     """How long a failing region is left alone at first; longer with each repetition."""
 
-    @property
-    def ping_budget_milliseconds(self) -> int:
-        """The longest time a frozen region keeps a stream."""
-        return self.ping_interval_milliseconds + self.ping_timeout_milliseconds
-
 
 class CapacityFailoverSpec(Spec):
     """How Karmada replaces the replicas of a lost cluster. Defaults are Karmada's own but for the eviction rate."""
@@ -55,11 +50,6 @@ class CapacityFailoverSpec(Spec):
     """`Gracefully` keeps the old copy until the new one is healthy, which matters when the cluster is cut off yet serving."""
     graceful_timeout_seconds: Seconds = 600
     """After this the old copy goes even if the new one is not healthy. Keep it above the time a model takes to load."""
-
-    @property
-    def worst_detection_seconds(self) -> float:
-        """From the death of a cluster to the taint that starts the eviction clock."""
-        return self.status_interval_seconds + self.failure_threshold_seconds + self.monitor_interval_seconds
 
 
 class FailoverSpec(Spec):

@@ -82,8 +82,8 @@ class Fleet(pulumi.ComponentResource):
         )
         self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}
         self.placements = {model.name: _placement_output(model) for model in spec.models}
-        known = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
-        self.kubeconfigs = pulumi.Output.secret(pulumi.Output.from_input(known))
+        known: dict[str, pulumi.Input[str]] = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
+        self.kubeconfigs = pulumi.Output.secret(pulumi.Output.all(**known))
         self.register_outputs(self.outputs())
 
     def outputs(self) -> dict[str, pulumi.Input[Any]]:
@@ -107,12 +107,13 @@ class Fleet(pulumi.ComponentResource):
         )
         inherit = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[karmada.ready], deleted_with=gone_with)
         # Karmada copies namespaces to the members by itself.
-        namespaces: list[pulumi.Resource] = [
-            Namespace(f"namespace-{each}", metadata=labels.metadata(each, component="fleet"), opts=inherit)
-            for each in (labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS)
-        ]
+        namespaces = [self._namespace(each, inherit) for each in (labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS)]
         objects = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=namespaces, deleted_with=gone_with)
         return _Hub(cluster=cluster, karmada=karmada.ready, objects=objects)
+
+    def _namespace(self, name: str, opts: pulumi.ResourceOptions) -> pulumi.Resource:
+        metadata = labels.metadata(name, component="fleet")
+        return Namespace(f"namespace-{name}", metadata={"name": metadata["name"], "labels": metadata["labels"]}, opts=opts)
 
     def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None) -> _Member:
         name = spec.name
@@ -163,9 +164,7 @@ class Fleet(pulumi.ComponentResource):
             PlacementArgs(model=model.name, spec=model.placement, replicas=model.replicas, failover=fleet.failover.capacity, overrides=overrides),
             hub.objects,
         )
-        endpoints = [
-            Endpoint(region=fleet.by_name[each].region, address=doors[each].address, port=doors[each].port) for each in model.placement.order
-        ]
+        endpoints = [Endpoint(region=fleet.by_name[each].region, address=doors[each].address, port=doors[each].port) for each in model.placement.order]
         routes = RoutesArgs(model=model.name, endpoints=endpoints, failover=fleet.failover.requests, requires=before_routes)
         Routes(f"{model.name}-routes", routes, hub.objects)
         Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)

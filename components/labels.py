@@ -31,8 +31,6 @@ TAINT_LOST = PREFIX + "cluster-lost"
 NAMESPACE_MODELS = "models"
 # Gateway objects and, where they run in pods, the gateways.
 NAMESPACE_INGRESS = "istio-ingress"
-NAMESPACE_ISTIO = "istio-system"
-NAMESPACE_KSERVE = "kserve"
 
 # The runtimes that serving.py declares, by which KServe starts vLLM.
 RUNTIME_GPU = "vllm"

@@ -6,11 +6,11 @@ Each rule is a function that tells every breach, never only the first. Checks of
 from collections.abc import Callable, Iterator, Sequence
 
 from components.clusters import ClusterSpec
-from components.gpu_pools import nodes_of
+from components.fleet_spec import FleetSpec
+from components.gpu_pools import AcceleratorSpec, nodes_of
 from components.placement import PlacementClusterSpec, division
 from components.serving import ModelSpec
 from components.spec import Path, Problem, closest
-from components.fleet_spec import FleetSpec
 from planning import capacity
 from planning.accelerators import CPU
 
@@ -121,7 +121,7 @@ def accelerators_exist(fleet: FleetSpec) -> Iterator[Problem]:
 def tensor_parallel_fits(fleet: FleetSpec) -> Iterator[Problem]:
     """vLLM refuses to start otherwise: it splits attention heads evenly over the GPUs of a replica."""
     for at, model in enumerate(fleet.models):
-        sites = [(("models", at, "accelerator", "count"), model.accelerator)]
+        sites: list[tuple[Path, AcceleratorSpec]] = [(("models", at, "accelerator", "count"), model.accelerator)]
         for place, each in enumerate(model.placement.clusters):
             if each.accelerator is not None:
                 sites.append((("models", at, "placement", "clusters", place, "accelerator", "count"), each.accelerator))
@@ -166,7 +166,7 @@ def gpus_suffice(fleet: FleetSpec) -> Iterator[Problem]:
                 # Told by accelerators_exist, with the model to blame.
                 continue
             asked = sum(replicas * count for _, replicas, count in uses)
-            listed = ", ".join(f"{name} {replicas} × {count}" for name, replicas, count in uses)
+            listed = ", ".join(f"{name} {replicas} x {count}" for name, replicas, count in uses)
             path: Path = ("clusters", at, "gpuPools")
             hint = "add nodes, lower `replicas`, or shift weights to other clusters"
             if asked > capacity.total(nodes):

@@ -6,6 +6,7 @@ that need several Specs are in rules.py. Both end as Problems.
 
 import difflib
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, TypeVar, cast
@@ -92,8 +93,6 @@ def checked(pattern: str, limit: int, rule: str, why_limit: str) -> Any:
 
     The same two go to the JSON schema, so that an editor complains before Pulumi does.
     """
-    import re
-
     compiled = re.compile(pattern)
 
     def check(value: str) -> str:
@@ -165,7 +164,7 @@ def _public(value: Any) -> Any:
 
 def _place_in_file(path: Path, raw: Any) -> Path:
     result: list[str | int] = []
-    current = raw
+    current: Any = raw
     for part in path:
         try:
             current = current[part]

@@ -221,6 +221,7 @@ class HostCluster:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            # Empty until the supervisor has cleared what a killed one left.
             return int(os.read(descriptor, 20) or 0) or None
         finally:
             os.close(descriptor)

@@ -5,18 +5,19 @@ components/; how a member cluster becomes known to Karmada is membership.py.
 """
 
 import base64
+import re
 import sys
-from typing import Any
+from typing import Annotated, Any
 
+import httpx
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.alias_generators import to_camel
 
 from kube.client import ApiError, Kube
 from local import manifests, pki
-from local.host_cluster import HostCluster
+from local.host_cluster import HostCluster, UnitError
 from local.units import HttpReady, Unit
 from toolchain import tools
-from toolchain.pins import PINS
 
 NAMESPACE = "karmada-system"
 # Credentials of members; `karmadactl join` uses the same name on both sides.
@@ -51,6 +52,7 @@ UNUSED_CONTROLLERS = (
 LEAN = {"GOGC": "50"}
 
 Object = dict[str, Any]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class KarmadaSettings(BaseModel):
@@ -62,21 +64,28 @@ class KarmadaSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
 
-    cluster_status_update_frequency: float = Field(2, gt=0, description="How often each member's health and APIs are read (Karmada: 10).")
-    cluster_failure_threshold: float = Field(4, gt=0, description="A member must fail this long before Ready becomes False (Karmada: 30).")
-    cluster_success_threshold: float = Field(4, gt=0, description="A member must answer this long before Ready becomes True again (Karmada: 30).")
-    cluster_lease_duration: float = Field(20, gt=0, description="Lifetime of a pull-mode member's lease (Karmada: 40).")
-    cluster_monitor_period: float = Field(1, gt=0, description="How often missing status updates are looked for (Karmada: 5).")
-    cluster_monitor_grace_period: float = Field(20, gt=0, description="No status for this long makes Ready Unknown (Karmada: 40).")
-    cluster_startup_grace_period: float = Field(60, gt=0, description="The same for a member that never reported (Karmada: 60).")
-    resource_eviction_rate: float = Field(10, gt=0, description="Bindings moved per second off a lost member (Karmada: 0.5).")
-    graceful_eviction_timeout: float = Field(600, gt=0, description="The old copy goes after this even if the new one is not healthy (Karmada: 600).")
-    retry_max_delay: float = Field(
-        10,
-        gt=0,
-        description="Longest pause between two tries of a Work (Karmada: 1000). A member whose webhook was away for a minute "
-        "would otherwise wait minutes for what it missed: the delay doubles from 5 ms with each failure.",
-    )
+    cluster_status_update_frequency: Positive = 2
+    """How often each member's health and APIs are read (Karmada: 10)."""
+    cluster_failure_threshold: Positive = 4
+    """A member must fail this long before Ready becomes False (Karmada: 30). One that hangs instead of refusing is noticed
+    later, whatever stands here: Karmada waits 32 s for an answer (pkg/util/membercluster_client.go)."""
+    cluster_success_threshold: Positive = 4
+    """A member must answer this long before Ready becomes True again (Karmada: 30)."""
+    cluster_lease_duration: Positive = 20
+    """Lifetime of a pull-mode member's lease (Karmada: 40)."""
+    cluster_monitor_period: Positive = 1
+    """How often missing status is looked for (Karmada: 5)."""
+    cluster_monitor_grace_period: Positive = 20
+    """Without status for this long Ready becomes Unknown (Karmada: 40)."""
+    cluster_startup_grace_period: Positive = 60
+    """The same for a member that never reported (Karmada: 60)."""
+    resource_eviction_rate: Positive = 10
+    """Bindings moved per second off a lost member (Karmada: 0.5)."""
+    graceful_eviction_timeout: Positive = 600
+    """The old copy goes after this even if the new one is not healthy (Karmada: 600)."""
+    retry_max_delay: Positive = 10
+    """Longest pause between two tries of a Work (Karmada: 1000). The pause doubles from 5 ms with each failure, so what a
+    member missed while its webhook was away for a minute would arrive minutes after its return."""
 
 
 def _go(seconds: float) -> str:
@@ -108,7 +117,24 @@ def apply(spec: Object) -> Object:
         kube.wait(lambda: _webhook_answers(kube), 30, f"{WEBHOOK} on `{hub.name}`")
         hub.wait_ready(CONTROLLERS, 90)
         hub.wait_ready(SCHEDULER, 60)
-    return {"version": f"v{PINS.karmada}"}
+    return {"version": running_version(hub)}
+
+
+def ask(url: str) -> str:
+    """The text at a loopback address. Raises UnitError."""
+    try:
+        return httpx.get(url, timeout=10, trust_env=False).raise_for_status().text
+    except httpx.HTTPError as error:
+        raise UnitError(f"{url}: {error}") from None
+
+
+def running_version(hub: HostCluster) -> str:
+    """What the controllers say of themselves. Raises UnitError where they do not answer, ValueError where they are silent."""
+    metrics = ask(f"http://127.0.0.1:{hub.port(CONTROLLERS + '-metrics')}/metrics")
+    found = re.search(r'^karmada_build_info\{.*git_version="([^"]+)"', metrics, re.MULTILINE)
+    if not found:
+        raise ValueError(f"{CONTROLLERS} on `{hub.name}`: reports no version in its metric karmada_build_info")
+    return found[1]
 
 
 def delete(spec: Object) -> Object:

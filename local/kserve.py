@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from kube.client import ApiError, Kube
 from local import karmada, manifests, pki
@@ -54,12 +54,10 @@ class KServeSettings(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    crds: Literal["minimal", "full"] = Field(
-        "minimal",
-        description="KServe ships its CRDs twice. The full schemas cost every local API server 200 MB and ten seconds of CPU at start; "
-        "with the minimal ones KServe's webhooks check services as before, but a misspelt field is ignored, not refused. "
-        "The schema tests check every manifest against the full ones.",
-    )
+    crds: Literal["minimal", "full"] = "minimal"
+    """KServe ships its CRDs twice. The full schemas cost every local API server 200 MB and ten seconds of CPU at start. With
+    the minimal ones KServe's webhooks check services as before, but a misspelt field is ignored, not refused; the schema
+    tests hold every manifest against the full ones."""
 
 
 def apply(spec: Object) -> Object:
@@ -82,6 +80,7 @@ def apply(spec: Object) -> Object:
         manifests.apply_all(kube, webhooks(member, cert.ca_pem))
         kube.wait(lambda: _webhook_answers(kube), 30, f"KServe's webhook on `{member.name}`")
         manifests.apply_all(kube, _pinned(manifests.read(_files() / "common/storagecontainer.yaml")))
+    # The manager tells its version nowhere; it was built from the pinned module.
     return {"version": f"v{PINS.kserve}"}
 
 

@@ -107,7 +107,9 @@ def _digests(kube: Kube) -> dict[str, str]:
 
 def wait_served(kube: Kube, crds: list[Object], timeout_s: float) -> None:
     """Waits until discovery lists the kinds. It does so once a CRD is established, and is cheap to ask."""
-    waiting = {(f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"]) for crd in crds for version in crd["spec"]["versions"] if version["served"]}
+    waiting = {
+        (f"{crd['spec']['group']}/{version['name']}", crd["spec"]["names"]["kind"]) for crd in crds for version in crd["spec"]["versions"] if version["served"]
+    }
 
     def all_served() -> bool:
         for api_version, kind in sorted(waiting):

@@ -31,7 +31,9 @@ SYSTEM = {"karmada.io/system": "true"}
 JOIN_TIMEOUT_S = 90.0
 # What Karmada itself may take to remove its objects from a living member before they are left behind.
 LEAVE_TIMEOUT_S = 60.0
-# A member that does not answer within this is taken for dead when it leaves.
+# A dead member's Cluster object is let go after this, even while policies still name the cluster.
+FORGET_AFTER_S = 10.0
+# A member that does not answer within this is taken for dead.
 PROBE_TIMEOUT_S = 3.0
 
 Object = dict[str, Any]
@@ -40,31 +42,47 @@ Object = dict[str, Any]
 def join(spec: Object) -> Object:
     """Makes `spec["cluster"]` a member and waits until Karmada would place models on it.
 
-    Returns {"id"}: the UID of the member's kube-system, by which Karmada knows a cluster. Raises Unreachable where the hub
-    or the member does not answer, ApiError, or TimeoutError that says what is missing.
+    Returns {"id"}: the UID of the member's kube-system, by which Karmada knows a cluster. A member that does not answer
+    gets its region and labels changed on the hub, and a line on stderr says what was skipped; one that was never joined
+    raises Unreachable. So does a hub that does not answer. Raises ApiError, or TimeoutError that says what is missing.
     """
     name = spec["cluster"]
-    with Kube.from_kubeconfig(spec["hubKubeconfig"]) as hub, Kube.from_kubeconfig(spec["memberKubeconfig"]) as member:
-        uid = member.get("v1", "Namespace", "kube-system")["metadata"]["uid"]
-        _refuse_twin(hub, name, uid)
-        for item in member_objects(name):
-            member.apply(item)
-        full = member.wait(lambda: _token(member, f"karmada-{name}"), 30, f"token of service account karmada-{name} on `{name}`")
-        impersonator = member.wait(lambda: _token(member, "karmada-impersonator"), 30, f"token of karmada-impersonator on `{name}`")
-        _say(f"joining `{name}` to the hub")
-        hub.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CLUSTER_NAMESPACE, "labels": SYSTEM}})
-        secrets = [
-            _secret(name, {"token": full["token"], "caBundle": full["ca.crt"]}),
-            _secret(f"{name}-impersonator", {"token": impersonator["token"]}),
-        ]
-        for item in secrets:
-            hub.apply(item)
-        cluster = hub.apply(cluster_object(spec, member.server, uid))
-        owner = {"apiVersion": CLUSTER_API, "kind": "Cluster", "name": name, "uid": cluster["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True}
-        for item in secrets:
-            hub.apply({**item, "metadata": {**item["metadata"], "ownerReferences": [owner]}})
-        _wait_ready(hub, name)
-    return {"id": uid}
+    with Kube.from_kubeconfig(spec["hubKubeconfig"]) as hub:
+        member = reach(spec["memberKubeconfig"])
+        if member is not None:
+            with member:
+                return {"id": _join(hub, member, spec)}
+        known = hub.find(CLUSTER_API, "Cluster", name)
+        if known is None:
+            raise Unreachable(f"cluster `{name}` does not answer, and is not a member yet")
+        _say(f"skipped: cluster {name} does not answer; its access is renewed by the next update after its return")
+        hub.apply(cluster_object(spec, known["spec"]["apiEndpoint"], known["spec"]["id"]))
+        return {"id": known["spec"]["id"]}
+
+
+def _join(hub: Kube, member: Kube, spec: Object) -> str:
+    name = spec["cluster"]
+    uid: str = member.get("v1", "Namespace", "kube-system")["metadata"]["uid"]
+    refuse_twin(hub, name, uid)
+    for item in member_objects(name):
+        member.apply(item)
+    full = member.wait(lambda: _token(member, f"karmada-{name}"), 30, f"token of service account karmada-{name} on `{name}`")
+    impersonator = member.wait(lambda: _token(member, "karmada-impersonator"), 30, f"token of karmada-impersonator on `{name}`")
+    _say(f"joining `{name}` to the hub")
+    hub.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CLUSTER_NAMESPACE, "labels": SYSTEM}})
+    secrets = [
+        _secret(name, {"token": full["token"], "caBundle": full["ca.crt"]}),
+        _secret(f"{name}-impersonator", {"token": impersonator["token"]}),
+    ]
+    for item in secrets:
+        hub.apply(item)
+    cluster = hub.apply(cluster_object(spec, member.server, uid))
+    # With the Cluster object its credentials go too.
+    owner = {"apiVersion": CLUSTER_API, "kind": "Cluster", "name": name, "uid": cluster["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True}
+    for item in secrets:
+        hub.apply({**item, "metadata": {**item["metadata"], "ownerReferences": [owner]}})
+    _wait_ready(hub, name)
+    return uid
 
 
 def unjoin(spec: Object) -> Object:
@@ -75,18 +93,15 @@ def unjoin(spec: Object) -> Object:
     """
     name = spec["cluster"]
     with Kube.from_kubeconfig(spec["hubKubeconfig"]) as hub:
-        member = _reach(spec.get("memberKubeconfig"))
-        try:
-            if member is None:
-                _say(f"`{name}` does not answer: the hub forgets it, what Karmada put there stays behind")
-            _remove(hub, name, forced=member is None)
-            for secret in (name, f"{name}-impersonator"):
-                hub.delete("v1", "Secret", secret, CLUSTER_NAMESPACE)
-            if member is not None:
+        member = reach(spec.get("memberKubeconfig"))
+        if member is None:
+            _say(f"`{name}` does not answer: the hub forgets it, what Karmada put there stays behind")
+        _remove(hub, name, forced=member is None)
+        for secret in (name, f"{name}-impersonator"):
+            hub.delete("v1", "Secret", secret, CLUSTER_NAMESPACE)
+        if member is not None:
+            with member:
                 _clean(member, name)
-        finally:
-            if member is not None:
-                member.close()
     return {}
 
 
@@ -153,7 +168,8 @@ def _token(member: Kube, account: str) -> Object | None:
     return data if data.get("token") and data.get("ca.crt") else None
 
 
-def _refuse_twin(hub: Kube, name: str, uid: str) -> None:
+def refuse_twin(hub: Kube, name: str, uid: str) -> None:
+    """Raises ValueError where the cluster with this UID is a member under another name."""
     for cluster in hub.list(CLUSTER_API, "Cluster"):
         other = cluster["metadata"]["name"]
         if other != name and cluster["spec"].get("id") == uid:
@@ -177,7 +193,9 @@ def _wait_ready(hub: Kube, name: str) -> None:
     try:
         hub.wait(ready, JOIN_TIMEOUT_S, "Cluster to be Ready")
     except TimeoutError:
-        raise TimeoutError(f"cluster `{name}`: waited {JOIN_TIMEOUT_S:.0f} s for {missing}\n  hint: see the log of karmada-controller-manager on the hub") from None
+        raise TimeoutError(
+            f"cluster `{name}`: waited {JOIN_TIMEOUT_S:.0f} s for {missing}\n  hint: see the log of karmada-controller-manager on the hub"
+        ) from None
 
 
 def absent_kinds(cluster: Object) -> list[str]:
@@ -186,53 +204,59 @@ def absent_kinds(cluster: Object) -> list[str]:
     return sorted(f"{kind} ({version})" for version, kinds in PROPAGATED.items() for kind in kinds - reported.get(version, set()))
 
 
-def _reach(kubeconfig: str | None) -> Kube | None:
-    """A client for the member, None where it does not answer."""
+def reach(kubeconfig: str | None) -> Kube | None:
+    """A client for the member, None where it does not answer or its credentials are of no use."""
     if not kubeconfig:
         return None
     try:
-        member = Kube.from_kubeconfig(kubeconfig, timeout=PROBE_TIMEOUT_S)
+        member = Kube.from_kubeconfig(kubeconfig)
     except KubeconfigError as error:
         _say(str(error))
         return None
     try:
-        member.request("GET", "/version")
-    except KubeError:
+        member.request("GET", "/version", timeout=PROBE_TIMEOUT_S)
+    except KubeError as error:
+        _say(str(error))
         member.close()
         return None
     return member
 
 
 def _remove(hub: Kube, name: str, *, forced: bool) -> None:
-    """Deletes the Cluster object and sees to it that it goes."""
-    try:
-        if not hub.delete(CLUSTER_API, "Cluster", name):
-            return
-    except ApiError as error:
-        if error.status != 404:
-            raise
-        return
+    """Deletes the Cluster object and sees to it that it goes, with its execution space."""
+    space = f"karmada-es-{name}"
     started = time.monotonic()
-    while hub.find(CLUSTER_API, "Cluster", name) is not None:
-        if not forced and time.monotonic() - started > LEAVE_TIMEOUT_S:
+    hub.delete(CLUSTER_API, "Cluster", name)
+    while (cluster := hub.find(CLUSTER_API, "Cluster", name)) is not None or hub.find("v1", "Namespace", space) is not None:
+        waited = time.monotonic() - started
+        if waited > LEAVE_TIMEOUT_S and not forced:
             _say(f"`{name}`: Karmada did not clean up within {LEAVE_TIMEOUT_S:.0f} s; the hub forgets it, what is left there stays behind")
             forced = True
-        if forced:
-            _forget(hub, name)
-        elif hub.find("v1", "Namespace", f"karmada-es-{name}") is None:
-            # Karmada looks again only every 10 s; a change of the object makes it look now.
-            _patch(hub, CLUSTER_API, "Cluster", name, {"metadata": {"annotations": {"inference-fleet.dev/leaving": str(time.time())}}})
-        time.sleep(0.5)
+        elif waited > 2 * LEAVE_TIMEOUT_S:
+            raise TimeoutError(
+                f"cluster `{name}`: waited {waited:.0f} s for the hub to forget it\n  hint: see the log of karmada-controller-manager on the hub"
+            )
+        works = hub.list(WORK_API, "Work", space)
+        for work in works:
+            _drop(hub, work, forced=forced)
+        if cluster is not None and not works:
+            # Karmada looks again only every 10 s; a change of the object makes it look now. What it still waits for when
+            # forced is a binding that names the cluster, and nobody can move that one.
+            held = {"finalizers": None} if forced and waited > FORGET_AFTER_S else {"annotations": {"inference-fleet.dev/leaving": str(time.time())}}
+            _patch(hub, CLUSTER_API, "Cluster", name, {"metadata": held})
+        time.sleep(0.3)
 
 
-def _forget(hub: Kube, name: str) -> None:
-    """Drops what keeps the Cluster object: Works that can no longer be undone on the member, and its own finalizer."""
-    space = f"karmada-es-{name}"
-    for work in hub.list(WORK_API, "Work", space):
-        hub.delete(WORK_API, "Work", work["metadata"]["name"], space)
-        _patch(hub, WORK_API, "Work", work["metadata"]["name"], {"metadata": {"finalizers": None}}, space)
-    if hub.find("v1", "Namespace", space) is None or not hub.list(WORK_API, "Work", space):
-        _patch(hub, CLUSTER_API, "Cluster", name, {"metadata": {"finalizers": None}})
+def _drop(hub: Kube, work: Object, *, forced: bool) -> None:
+    """Deletes a Work; Karmada then removes its object from the member, unless forced: nobody could.
+
+    The namespace's own deletion would come to it too, but looks only every 8 s.
+    """
+    metadata = work["metadata"]
+    if not metadata.get("deletionTimestamp"):
+        hub.delete(WORK_API, "Work", metadata["name"], metadata["namespace"])
+    if forced:
+        _patch(hub, WORK_API, "Work", metadata["name"], {"metadata": {"finalizers": None}}, metadata["namespace"])
 
 
 def _patch(hub: Kube, api_version: str, kind: str, name: str, patch: Object, namespace: str | None = None) -> None:

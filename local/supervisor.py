@@ -70,8 +70,6 @@ class Supervisor:
         self._units_seen = -1
         for name in ("units", "run", "logs", "tmp"):
             (folder / name).mkdir(parents=True, exist_ok=True)
-        for stale in (folder / "run").glob("*.json"):
-            stale.unlink()
 
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
@@ -267,9 +265,12 @@ def main() -> None:
     except BlockingIOError:
         sys.exit(f"supervisor: another one runs {folder.name}")
     os.ftruncate(lock, 0)
-    os.write(lock, str(os.getpid()).encode())
-    # A supervisor that was killed may have left processes that could not be told to die with it.
+    # A supervisor that was killed may have left processes that could not be told to die with it, and words about units
+    # that were ready then. Both go before our process id appears in the lock, which is what HostCluster waits for.
     processes.kill_all(processes.equals(CELL, str(folder)))
+    for stale in (folder / "run").glob("*.json"):
+        stale.unlink()
+    os.write(lock, str(os.getpid()).encode())
     Supervisor(folder).run()
 
 

@@ -7,6 +7,7 @@ is a JSON header before raw numbers, and a tokenizer is a JSON list of merges: n
 The same version of this file writes the same bytes on every machine: two regions serve the same model.
 """
 
+import itertools
 import json
 import os
 import random
@@ -76,7 +77,7 @@ def _learn_merges(text: str, count: int) -> list[tuple[str, str]]:
     while len(merges) < count:
         pairs: Counter[tuple[str, str]] = Counter()
         for word, parts in pieces.items():
-            for pair in zip(parts, parts[1:], strict=False):
+            for pair in itertools.pairwise(parts):
                 pairs[pair] += words[word]
         if not pairs:
             raise ValueError(f"the text is too short for {count} merges, it gave {len(merges)}")
@@ -275,8 +276,16 @@ def write(directory: Path) -> bool:
         (fresh / name).write_bytes(body)
     # A folder cannot be replaced by a rename while it has content: the old one steps aside for the blink between.
     old = directory.with_name(f".{directory.name}.old.{os.getpid()}")
-    if directory.exists():
-        directory.rename(old)
-    fresh.rename(directory)
-    shutil.rmtree(old, ignore_errors=True)
+    try:
+        if directory.exists():
+            directory.rename(old)
+        fresh.rename(directory)
+    except OSError:
+        # Another process put the same files there first: several clusters share one store.
+        if not directory.exists():
+            raise
+        return False
+    finally:
+        for leftover in (old, fresh):
+            shutil.rmtree(leftover, ignore_errors=True)
     return True

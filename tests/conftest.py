@@ -5,7 +5,7 @@ import signal
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +44,7 @@ def _die_with_us() -> None:
 
 
 @contextmanager
-def process(command: list[str], log: Path) -> Iterator[subprocess.Popen[bytes]]:
+def process(command: list[str], log: Path) -> Generator[subprocess.Popen[bytes]]:
     with log.open("wb") as output:
         started = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, preexec_fn=_die_with_us)  # noqa: PLW1509
     try:
@@ -75,7 +75,7 @@ def _answers(kube: Kube) -> bool:
 
 
 @contextmanager
-def run_api_server(folder: Path, *extra: str, token: str = "test-token") -> Iterator[ApiServer]:
+def run_api_server(folder: Path, *extra: str, token: str = "test-token") -> Generator[ApiServer]:
     """etcd and kube-apiserver with their files in `folder`. `extra` are further flags of kube-apiserver."""
     folder.mkdir(parents=True, exist_ok=True)
     key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
@@ -138,7 +138,7 @@ def run_api_server(folder: Path, *extra: str, token: str = "test-token") -> Iter
 
 
 @contextmanager
-def run_controllers(server: ApiServer, controllers: str) -> Iterator[None]:
+def run_controllers(server: ApiServer, controllers: str) -> Generator[None]:
     """kube-controller-manager with these controllers (comma-separated names)."""
     command = [
         str(tools.path("kube-controller-manager")),

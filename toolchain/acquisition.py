@@ -11,7 +11,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -58,7 +58,7 @@ class Progress:
             self._say(text)
 
     @contextlib.contextmanager
-    def during(self, label: str, estimate_s: float) -> Iterator[None]:
+    def during(self, label: str, estimate_s: float) -> Generator[None]:
         """Shows label with elapsed and estimated seconds while its block runs."""
         finished = threading.Event()
         with self._lock:
@@ -158,7 +158,7 @@ def sweep(folder: Path) -> None:
 
 
 @contextlib.contextmanager
-def locked(name: str, run: Acquisition) -> Iterator[None]:
+def locked(name: str, run: Acquisition) -> Generator[None]:
     """One process at a time makes a tool; the others wait for it and find it made. The lock dies with its process."""
     file = paths.CACHE / "locks" / name
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -10,14 +10,13 @@ class Download:
     """A release file of the publisher, and the file with its SHA-256.
 
     sums: address of the checksum file: either the bare digest, or lines `<digest>  <file name>`.
-    member: path inside the archive; empty where the file is the tool itself. Names may hold {os} and {arch}.
-    beside: further members, put into the tool's own folder, where it looks for them.
+    members: paths inside the archive, the tool first and then what belongs beside it; empty where the file is the tool itself.
+    All may hold {os}, {arch} and {arch_x64}.
     """
 
     url: str
     sums: str
-    member: str = ""
-    beside: tuple[str, ...] = ()
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ TOOLS = (
         "etcd",
         PINS.etcd,
         ("--version",),
-        Download(f"{_ETCD_RELEASE}/{_ETCD}.tar.gz", f"{_ETCD_RELEASE}/SHA256SUMS", f"{_ETCD}/etcd"),
+        Download(f"{_ETCD_RELEASE}/{_ETCD}.tar.gz", f"{_ETCD_RELEASE}/SHA256SUMS", (f"{_ETCD}/etcd",)),
         GoBuild("etcd", "go.etcd.io/etcd/server/v3", 42),
     ),
     Tool(
@@ -96,9 +95,8 @@ TOOLS = (
         Download(
             f"{_PULUMI_RELEASE}/pulumi-v{PINS.pulumi_cli}-{{os}}-{{arch_x64}}.tar.gz",
             f"{_PULUMI_RELEASE}/pulumi-{PINS.pulumi_cli}-checksums.txt",
-            "pulumi/pulumi",
-            # The engine takes the language host and the policy runner from the folder of the CLI.
-            ("pulumi/pulumi-language-python", "pulumi/pulumi-language-python-exec", "pulumi/pulumi-analyzer-policy-python"),
+            # The engine looks for its language host and the policy runner beside itself.
+            ("pulumi/pulumi", "pulumi/pulumi-language-python", "pulumi/pulumi-language-python-exec", "pulumi/pulumi-analyzer-policy-python"),
         ),
         GoBuild("pulumi", "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", 176, {_VERSION_OF_PULUMI: f"v{PINS.pulumi_cli}"}),
     ),
@@ -139,7 +137,7 @@ TOOLS = (
         "helm",
         PINS.helm,
         ("version", "--template={{.Version}}"),
-        Download(_HELM, f"{_HELM}.sha256sum", "{os}-{arch}/helm"),
+        Download(_HELM, f"{_HELM}.sha256sum", ("{os}-{arch}/helm",)),
         GoBuild("helm", "helm.sh/helm/v3/cmd/helm", 61, {"helm.sh/helm/v3/internal/version.version": f"v{PINS.helm}"}),
         on_demand=True,
     ),
@@ -162,7 +160,7 @@ SHARES = {
         "kserve",
         "github.com/kserve/kserve",
         f"v{PINS.kserve}",
-        ("charts/kserve-crd", "charts/kserve-crd-minimal", "charts/kserve-resources", "config"),
+        ("charts/kserve-crd", "charts/kserve-crd-minimal", "charts/kserve-resources", "config/webhook", f"install/v{PINS.kserve}"),
     ),
     "istio": Share("istio", "istio.io/istio", f"v{PINS.istio}", ("manifests/charts/base/files",)),
 }

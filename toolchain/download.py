@@ -3,6 +3,7 @@
 A host that does not answer is asked once in a run, not once per tool. What a tool's addresses are is catalogue.py.
 """
 
+import contextlib
 import hashlib
 import http.client
 import platform
@@ -46,9 +47,13 @@ def install(source: Download, file: Path, run: Acquisition) -> None:
                 hint="the file was changed on its way; run it again, and if this stays, do not use this network",
             )
         if source.members:
+            tool, *companions = (member.format(**_NAMES) for member in source.members)
+            for member in companions:
+                # Not every release has each of them.
+                with contextlib.suppress(UnavailableError):
+                    _extract(archive, member, file.with_name(member.rsplit("/", 1)[-1]))
             # The tool comes last: it being there means that all of it is.
-            for member in reversed(source.members):
-                _extract(archive, member.format(**_NAMES), file if member == source.members[0] else file.with_name(member.rsplit("/", 1)[-1]))
+            _extract(archive, tool, file)
         else:
             archive.chmod(0o755)
             archive.replace(file)

@@ -30,8 +30,8 @@ function AggregateStatus(desiredObj, statusItems)
     for _, item in ipairs(statusItems) do
       local member = item.status or {}
       local entry = { name = item.clusterName, ready = false, replicas = member.replicas or 0 }
-      -- Karmada sets `applied` to false with a reason where the member refused the object or could not be reached.
-      if item.applied == false and item.appliedMessage ~= nil and item.appliedMessage ~= "" then
+      -- Where the member refused the object or could not be reached. A false `applied` does not get here: JSON omits it.
+      if not item.applied and item.appliedMessage ~= nil and item.appliedMessage ~= "" then
         entry.message = item.appliedMessage
       elseif member.ready and member.resourceTemplateGeneration ~= generation then
         entry.message = "ready with an earlier version"

@@ -12,8 +12,16 @@ Lookup = Callable[[str, str], "Mapping[str, str] | None"]
 _REFERENCE = re.compile(r"\$(?:\$|\(([^()]*)\))")
 _SUBSCRIPT = re.compile(r"^metadata\.(labels|annotations)\['([^']+)'\]$")
 _QUANTITY = re.compile(r"^([0-9.]+)(m|k|M|G|T|P|Ki|Mi|Gi|Ti|Pi)?$")
-_FACTORS = {"": 1, "m": 1e-3, "k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "P": 1e15}
-_FACTORS |= {f"{letter}i": 1024 ** (power + 1) for power, letter in enumerate("KMGTP")}
+_FACTORS = {
+    "": 1,
+    "m": 1e-3,
+    "k": 1e3,
+    "M": 1e6,
+    "G": 1e9,
+    "T": 1e12,
+    "P": 1e15,
+    **{f"{letter}i": 1024 ** (power + 1) for power, letter in enumerate("KMGTP")},
+}
 
 
 class ConfigError(Exception):

@@ -89,13 +89,15 @@ def _notes(path: Path) -> tuple[list[int], list[float]]:
     return offsets, times
 
 
-def _lines(path: Path) -> Iterator[tuple[float, bytes]]:
-    """Lines with the time when the agent first saw them."""
+def _lines(path: Path, end: int | None) -> Iterator[tuple[float, bytes]]:
+    """Lines up to offset `end`, with the time when the agent first saw them."""
     offsets, times = _notes(path)
     begun = path.stat().st_mtime
     position = 0
     with path.open("rb") as stream:
         for line in stream:
+            if end is not None and position >= end:
+                return
             index = bisect.bisect_right(offsets, position) - 1
             yield times[index] if index >= 0 else begun, line
             position += len(line)
@@ -105,13 +107,17 @@ def stamp(moment: float) -> bytes:
     return datetime.fromtimestamp(moment, UTC).strftime("%Y-%m-%dT%H:%M:%S.%fZ ").encode()
 
 
-def read(path: Path, *, tail: int | None = None, since: float | None = None, timestamps: bool = False, limit: int | None = None) -> Iterator[bytes]:
-    """The log in pieces. `since` is an epoch time; `limit` cuts after that many bytes."""
-    files = [each for each in (path.with_suffix(".log.1"), path) if each.exists()]
+def read(
+    path: Path, *, tail: int | None = None, since: float | None = None, timestamps: bool = False, limit: int | None = None, end: int | None = None
+) -> Iterator[bytes]:
+    """The log in pieces. `since` is an epoch time; `limit` cuts after that many bytes; `end` is where `follow` takes over."""
+    files = [(older, None) for older in (path.with_suffix(".log.1"),) if older.exists()] + [(path, end)]
+    if not path.exists():
+        return
     if tail is None and since is None and not timestamps:
         pieces = _raw(files)
     else:
-        chosen = [(moment, line) for each in files for moment, line in _lines(each) if since is None or moment >= since]
+        chosen = [(moment, line) for each, stop in files for moment, line in _lines(each, stop) if since is None or moment >= since]
         if tail is not None:
             chosen = chosen[max(0, len(chosen) - tail) :]
         pieces = (stamp(moment) + line if timestamps else line for moment, line in chosen)
@@ -125,10 +131,12 @@ def read(path: Path, *, tail: int | None = None, since: float | None = None, tim
         yield piece
 
 
-def _raw(files: list[Path]) -> Iterator[bytes]:
-    for each in files:
+def _raw(files: list[tuple[Path, int | None]]) -> Iterator[bytes]:
+    for each, end in files:
+        left = each.stat().st_size if end is None else end
         with each.open("rb") as stream:
-            while chunk := stream.read(_CHUNK):
+            while left > 0 and (chunk := stream.read(min(_CHUNK, left))):
+                left -= len(chunk)
                 yield chunk
 
 

@@ -4,11 +4,13 @@ A container is a process group of its own plus whatever carries its markers in t
 cgroup where none may be made. It outlives the agent, as a container outlives its kubelet.
 """
 
+import contextlib
 import os
 import signal
 import subprocess
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -98,10 +100,8 @@ def pods_of(cell: str) -> dict[str, list[int]]:
 
 
 def signal_group(pid: int, number: int) -> None:
-    try:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
         os.killpg(pid, number)
-    except (ProcessLookupError, PermissionError):
-        pass
 
 
 def kill_group(pid: int) -> None:
@@ -126,19 +126,7 @@ def started_at(running: Running) -> float:
 
 def listeners(pids: Iterable[int]) -> list[tuple[str, int]]:
     """Addresses and ports at which these processes accept TCP connections."""
-    inodes: set[str] = set()
-    for pid in pids:
-        try:
-            targets = [entry.name for entry in os.scandir(f"/proc/{pid}/fd")]
-        except OSError:
-            continue
-        for name in targets:
-            try:
-                link = os.readlink(f"/proc/{pid}/fd/{name}")
-            except OSError:
-                continue
-            if link.startswith("socket:["):
-                inodes.add(link[8:-1])
+    inodes = {inode for pid in pids for inode in _sockets(pid)}
     found: list[tuple[str, int]] = []
     for table in ("tcp", "tcp6"):
         try:
@@ -149,11 +137,27 @@ def listeners(pids: Iterable[int]) -> list[tuple[str, int]]:
             fields = line.split()
             if fields[3] == _LISTENING and fields[9] in inodes:
                 address, _, number = fields[1].partition(":")
-                found.append((_address(address), int(number, 16)))
+                found.append((kernel_address(address), int(number, 16)))
     return found
 
 
-def _address(text: str) -> str:
+def _sockets(pid: int) -> set[str]:
+    """Inodes of the sockets that a process has open."""
+    inodes: set[str] = set()
+    try:
+        entries = list(Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return inodes
+    for entry in entries:
+        # A busy server closes some while they are read.
+        with suppress(OSError):
+            link = str(entry.readlink())
+            if link.startswith("socket:["):
+                inodes.add(link[8:-1])
+    return inodes
+
+
+def kernel_address(text: str) -> str:
     """An address of /proc/net/tcp{,6}: 32-bit words in the machine's byte order."""
     words = [bytes.fromhex(text[index : index + 8])[::-1] for index in range(0, len(text), 8)]
     raw = b"".join(words)

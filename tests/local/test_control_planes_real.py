@@ -29,6 +29,7 @@ DEPLOYMENT = ("apps/v1", "Deployment")
 GATEWAY = ("networking.istio.io/v1", "Gateway")
 POLICY_API = "policy.karmada.io/v1alpha1"
 MODELS = labels.NAMESPACE_MODELS
+HUB = "hub"
 MEMBERS = ("us-east", "us-west")
 # Seconds a lost member keeps its replicas in these tests.
 TOLERATION = 3
@@ -43,13 +44,9 @@ class Fleet:
     members: dict[str, Kube]
 
     def join_spec(self, name: str) -> Object:
-        hub, member = HostCluster(karmada_hub()).kubeconfig, HostCluster(name).kubeconfig
+        hub, member = HostCluster(HUB).kubeconfig, HostCluster(name).kubeconfig
         place = {"region": name, "zone": f"{name}-1", "provider": "local", "labels": {"tier": "test"}}
         return {"cluster": name, "hubKubeconfig": hub.read_text(), "memberKubeconfig": member.read_text(), **place}
-
-
-def karmada_hub() -> str:
-    return "hub"
 
 
 def make_member(name: str) -> None:
@@ -60,8 +57,8 @@ def make_member(name: str) -> None:
 
 
 def make_hub() -> None:
-    kubernetes.apply({"name": karmada_hub(), "role": "hub", "region": "", "zone": ""})
-    karmada.apply({"cluster": karmada_hub(), "controlPlane": "karmada", "settings": FAST})
+    kubernetes.apply({"name": HUB, "role": "hub", "region": "", "zone": ""})
+    karmada.apply({"cluster": HUB, "controlPlane": "karmada", "settings": FAST})
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +69,15 @@ def fleet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Fleet]:
             with ThreadPoolExecutor() as pool:
                 for made in [pool.submit(make_hub), *(pool.submit(make_member, name) for name in MEMBERS)]:
                     made.result()
-            clients = {name: Kube.from_kubeconfig(HostCluster(name).kubeconfig) for name in (karmada_hub(), *MEMBERS)}
-            made_fleet = Fleet(clients.pop(karmada_hub()), clients)
+            clients = {name: Kube.from_kubeconfig(HostCluster(name).kubeconfig) for name in (HUB, *MEMBERS)}
+            made_fleet = Fleet(clients.pop(HUB), clients)
             for name in MEMBERS:
                 membership.join(made_fleet.join_spec(name))
                 add_nodes(made_fleet.members[name], name)
             declare(made_fleet.hub)
             yield made_fleet
         finally:
-            for name in (*MEMBERS, "late", karmada_hub()):
+            for name in (*MEMBERS, "late", HUB):
                 HostCluster(name).delete()
 
 
@@ -136,7 +133,11 @@ def policy(name: str, weights: dict[str, int]) -> Object:
         "apiVersion": POLICY_API,
         "kind": "PropagationPolicy",
         "metadata": {"name": name, "namespace": MODELS},
-        "spec": {"resourceSelectors": [{"apiVersion": SERVICE[0], "kind": SERVICE[1], "name": name}], "conflictResolution": "Overwrite", "placement": placement},
+        "spec": {
+            "resourceSelectors": [{"apiVersion": SERVICE[0], "kind": SERVICE[1], "name": name}],
+            "conflictResolution": "Overwrite",
+            "placement": placement,
+        },
     }
 
 
@@ -191,7 +192,7 @@ def seconds(action: Callable[[], object]) -> float:
 def listeners() -> set[str]:
     """Addresses on which any process of these clusters accepts TCP connections, as /proc shows them."""
     inodes: set[str] = set()
-    for cluster in (karmada_hub(), *MEMBERS):
+    for cluster in (HUB, *MEMBERS):
         for status in HostCluster(cluster).status():
             for link in Path(f"/proc/{status.pid}/fd").iterdir():
                 try:
@@ -221,8 +222,8 @@ def test_nothing_listens_beyond_loopback(fleet: Fleet) -> None:
 
 
 def test_applying_again_changes_no_process(fleet: Fleet) -> None:
-    def pids() -> Object:
-        return {(name, status.name): status.pid for name in (karmada_hub(), "us-east") for status in HostCluster(name).status()}
+    def pids() -> dict[tuple[str, str], int | None]:
+        return {(name, status.name): status.pid for name in (HUB, "us-east") for status in HostCluster(name).status()}
 
     before = pids()
     make_hub()
@@ -355,7 +356,7 @@ class answering:  # noqa: N801 (a context manager, used like a function)
 
     def __init__(self, address: str, port: int) -> None:
         class Echo(http.server.BaseHTTPRequestHandler):
-            def do_GET(self) -> None:  # noqa: N802 (the name http.server looks for)
+            def do_GET(self) -> None:
                 self.send_response(200)
                 self.end_headers()
                 self.wfile.write(self.path.encode())
@@ -414,8 +415,10 @@ def local_listener(door: str, port: int) -> Object:
 
 
 def test_replicas_of_a_lost_member_move(fleet: Fleet) -> None:
-    """All five switches of cluster failover. Leaves us-east killed."""
-    fleet.hub.wait(lambda: ready(fleet.hub), 120, "llama to be Ready on the hub")
+    """All five switches of cluster failover. Leaves us-east killed, and a model that has nowhere else to go."""
+    fleet.hub.apply(policy("solo", {"us-east": 1}))
+    fleet.hub.apply(service("solo", 1))
+    fleet.hub.wait(lambda: ready(fleet.hub) and ready(fleet.hub, "solo"), 120, "llama and solo to be Ready on the hub")
     HostCluster("us-east").kill()
 
     def moved() -> bool:
@@ -430,6 +433,10 @@ def test_replicas_of_a_lost_member_move(fleet: Fleet) -> None:
 def test_a_dead_member_can_leave(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
     """us-east is dead since the test before. Leaves it out of the federation."""
     spec = fleet.join_spec("us-east")
+    id_before = fleet.hub.get(membership.CLUSTER_API, "Cluster", "us-east")["spec"]["id"]
+    assert membership.join({**spec, "labels": {"tier": "edited"}}) == {"id": id_before}, "an update while it is dead succeeds"
+    assert "skipped: cluster us-east" in capfd.readouterr().err
+    assert fleet.hub.get(membership.CLUSTER_API, "Cluster", "us-east")["metadata"]["labels"]["tier"] == "edited"
     took = seconds(lambda: membership.unjoin(spec))
     print(f"left in {took:.1f} s")
     assert took < 30

@@ -82,7 +82,7 @@ def pulumi_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def project(tmp_path: Path, pulumi_home: Path) -> Iterator[Project]:
+def project(tmp_path: Path, pulumi_home: Path) -> Project:
     backend = tmp_path / "backend"
     backend.mkdir()
     folder = tmp_path / "project"
@@ -99,7 +99,7 @@ def project(tmp_path: Path, pulumi_home: Path) -> Iterator[Project]:
     made = Project(folder, environment)
     made.write("")
     made.pulumi("stack", "init", "test").ok()
-    yield made
+    return made
 
 
 @pytest.fixture(scope="module")
@@ -121,4 +121,3 @@ def program(cluster: ApiServer, project: Project) -> Callable[[str], Project]:
         return project
 
     return write
-

@@ -10,7 +10,6 @@ from tests.conftest import wait_until
 from tests.offline.conftest import Project
 from toolchain import tools
 
-
 LIFECYCLE = """
 made = command.local.Command("made",
     create="echo create $V ${PULUMI_COMMAND_STDOUT:-none} >>LOG; echo out $V; echo err >&2", UPDATE
@@ -55,7 +54,8 @@ def test_a_failing_command_shows_its_error_and_is_not_recorded(project: Project)
     project.write('command.local.Command("bad", create="echo progress; echo reason why >&2; exit 3")')
     failed = project.up()
     assert failed.code != 0
-    assert "command exited with status 3" in failed.output and "reason why" in failed.output
+    assert "command exited with status 3" in failed.output
+    assert "reason why" in failed.output
     assert project.resources() == []
 
 
@@ -91,13 +91,16 @@ def test_output_of_a_command_with_a_secret_input_is_secret(project: Project) -> 
 def test_what_is_not_covered_is_refused_by_name(project: Project) -> None:
     project.write('command.local.Command("a", create="true", asset_paths=["*"])')
     refused = project.preview()
-    assert refused.code != 0 and "`assetPaths` is not covered by the offline command plugin" in refused.output
+    assert refused.code != 0
+    assert "`assetPaths` is not covered by the offline command plugin" in refused.output
     project.write('command.remote.Command("a", create="true", connection={"host": "127.0.0.1"})')
     refused = project.preview()
-    assert refused.code != 0 and "`command:remote:Command`" in refused.output
+    assert refused.code != 0
+    assert "`command:remote:Command`" in refused.output
     project.write('command.local.Command("a", create="true", dir="/nowhere")')
     refused = project.up()
-    assert refused.code != 0 and "No such file or directory: `/nowhere`" in refused.output
+    assert refused.code != 0
+    assert "No such file or directory: `/nowhere`" in refused.output
 
 
 def test_a_killed_engine_takes_commands_and_plugins_with_it(project: Project, tmp_path: Path) -> None:

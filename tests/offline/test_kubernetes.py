@@ -62,7 +62,8 @@ def test_an_object_comes_stays_and_goes(program: Program, cluster: ApiServer) ->
     )
     project.up().ok()
     name = project.outputs()["name"]
-    assert name.startswith("settings-") and len(name) == len("settings-") + 8
+    assert name.startswith("settings-")
+    assert len(name) == len("settings-") + 8
     live = cluster.kube.get("v1", "ConfigMap", name, "first")
     assert live["data"] == {"a": "1"}
     assert live["metadata"]["annotations"] == {"pulumi.com/autonamed": "true"}
@@ -82,7 +83,8 @@ def test_an_update_is_made_in_place_and_takes_over_the_fields(program: Program, 
     uid = cluster.kube.get("v1", "Service", "door", "default")["metadata"]["uid"]
     program(body.format(labels={"tier": "back"}, host="two.test"))
     shown = project.preview().ok().output
-    assert "one.test" in shown and "two.test" in shown
+    assert "one.test" in shown
+    assert "two.test" in shown
     assert cluster.kube.get("v1", "Service", "door", "default")["spec"]["externalName"] == "one.test", "a preview changed the object"
     project.up().ok()
     live = cluster.kube.get("v1", "Service", "door", "default")
@@ -100,7 +102,9 @@ def test_another_managers_field_is_a_conflict_unless_forced(program: Program, cl
     program(body.format(who="me too", annotations={}))
     refused = program(body.format(who="me-too", annotations={})).up()
     assert refused.code != 0
-    assert "conflict" in refused.output and '"them"' in refused.output and "pulumi.com/patchForce" in refused.output
+    assert "conflict" in refused.output
+    assert '"them"' in refused.output
+    assert "pulumi.com/patchForce" in refused.output
     program(body.format(who="me-too", annotations={"pulumi.com/patchForce": "true"})).up().ok()
     assert cluster.kube.get("v1", "Namespace", "shared")["metadata"]["labels"]["who"] == "me-too"
     project.destroy().ok()
@@ -112,7 +116,9 @@ def test_what_cannot_change_is_replaced(program: Program, cluster: ApiServer) ->
     made = k8s.core.v1.ConfigMap("made", data={{"a": "{value}"}}, opts=opts)
     k8s.apps.v1.Deployment("none", metadata={{"name": "none"}}, spec={{
         "replicas": 0, "selector": {{"match_labels": {{"app": "{value}"}}}},
-        "template": {{"metadata": {{"labels": {{"app": "{value}"}}}}, "spec": {{"containers": [{{"name": "c", "image": "i", "resources": {{"limits": {{"cpu": "1000m"}}}}}}]}}}},
+        "template": {{"metadata": {{"labels": {{"app": "{value}"}}}}, "spec": {{"containers": [
+            {{"name": "c", "image": "i", "resources": {{"limits": {{"cpu": "1000m"}}}}}}
+        ]}}}},
     }}, opts=opts)
     pulumi.export("made", made.metadata.name)
     """
@@ -196,7 +202,8 @@ def test_a_bad_field_fails_the_preview(program: Program) -> None:
     too_big.up().ok()
     refused = program(WIDGETS + _widget("big", {}, size=10)).preview()
     assert refused.code != 0
-    assert "spec.size" in refused.output and "less than or equal to 9" in refused.output
+    assert "spec.size" in refused.output
+    assert "less than or equal to 9" in refused.output
 
 
 def test_secret_data_is_nowhere_in_clear(program: Program, cluster: ApiServer) -> None:
@@ -210,7 +217,8 @@ def test_secret_data_is_nowhere_in_clear(program: Program, cluster: ApiServer) -
     shown = project.preview().ok().output + project.up("--diff").ok().output
     exported = project.pulumi("stack", "export", "--stack", "test").ok().output
     for text in (shown, exported):
-        assert "hunter2secret" not in text and "aHVudGVyMnNlY3JldA==" not in text
+        assert "hunter2secret" not in text
+        assert "aHVudGVyMnNlY3JldA==" not in text
     assert "visible" in exported
     assert cluster.kube.get("v1", "Secret", "token", "default")["data"] == {"key": "aHVudGVyMnNlY3JldA=="}
     project.quiet()
@@ -221,7 +229,8 @@ def test_an_existing_object_is_not_taken_over_but_can_be_imported(program: Progr
     body = 'k8s.core.v1.ConfigMap("there", metadata={{"name": "there"}}, data={{"a": "1"}}, opts=pulumi.ResourceOptions(provider=here{more}))'
     refused = program(body.format(more="")).up()
     assert refused.code != 0
-    assert "already exists" in refused.output and "import_" in refused.output
+    assert "already exists" in refused.output
+    assert "import_" in refused.output
     project = program(body.format(more=', import_="default/there"'))
     project.up().ok()
     program(body.format(more=""))
@@ -314,7 +323,8 @@ def test_an_unreachable_cluster_is_named_and_can_be_skipped_or_dropped(program: 
     config["clusters"][0]["cluster"]["server"] = "https://127.0.0.1:9"
     dead = project.folder / "dead"
     dead.write_text(yaml.safe_dump(config))
-    head = "here = k8s.Provider('here', kubeconfig={path!r}, enable_config_map_mutable=True, cluster_identifier='same', skip_update_unreachable={skip})\nopts = pulumi.ResourceOptions(provider=here)\n"
+    settings = "enable_config_map_mutable=True, cluster_identifier='same', skip_update_unreachable={skip}"
+    head = "here = k8s.Provider('here', kubeconfig={path!r}, " + settings + ")\nopts = pulumi.ResourceOptions(provider=here)\n"
     project.write(head.format(path=str(dead), skip=True) + body.format(value="two"))
     skipped = project.up().ok()
     assert "skipped: Kubernetes cluster is unreachable: https://127.0.0.1:9" in skipped.output
@@ -322,9 +332,11 @@ def test_an_unreachable_cluster_is_named_and_can_be_skipped_or_dropped(program: 
     project.write(head.format(path=str(dead), skip=False) + body.format(value="two"))
     assert project.steps() == {"far": "update"}, "a preview compares with what is recorded"
     failed = project.up()
-    assert failed.code != 0 and "Kubernetes cluster is unreachable: https://127.0.0.1:9" in failed.output
+    assert failed.code != 0
+    assert "Kubernetes cluster is unreachable: https://127.0.0.1:9" in failed.output
     refused = project.destroy()
-    assert refused.code != 0 and "PULUMI_K8S_DELETE_UNREACHABLE" in refused.output
+    assert refused.code != 0
+    assert "PULUMI_K8S_DELETE_UNREACHABLE" in refused.output
     project.pulumi("destroy", "--yes", "--skip-preview", "--stack", "test", PULUMI_K8S_DELETE_UNREACHABLE="true").ok()
     project.write(head.format(path=str(cluster.kubeconfig), skip=True) + body.format(value="two"))
     cluster.kube.delete("v1", "ConfigMap", "far", "default")
@@ -332,15 +344,20 @@ def test_an_unreachable_cluster_is_named_and_can_be_skipped_or_dropped(program: 
 
 def test_what_is_not_covered_is_refused_by_name(program: Program) -> None:
     patch = program('k8s.core.v1.NamespacePatch("p", metadata={"name": "default", "labels": {"a": "b"}}, opts=opts)').preview()
-    assert patch.code != 0 and "Patch resources are not covered by the offline kubernetes plugin" in patch.output
+    assert patch.code != 0
+    assert "Patch resources are not covered by the offline kubernetes plugin" in patch.output
     release = program('k8s.helm.v3.Release("r", k8s.helm.v3.ReleaseArgs(chart="nginx"), opts=opts)').preview()
-    assert release.code != 0 and "`kubernetes:helm.sh/v3:Release`" in release.output
+    assert release.code != 0
+    assert "`kubernetes:helm.sh/v3:Release`" in release.output
     group = program('k8s.yaml.v2.ConfigGroup("g", yaml="a: b", opts=opts)').preview()
-    assert group.code != 0 and "`kubernetes:yaml/v2:ConfigGroup`" in group.output
+    assert group.code != 0
+    assert "`kubernetes:yaml/v2:ConfigGroup`" in group.output
     listed = program('k8s.core.v1.ConfigMapList("l", items=[], opts=opts)').preview()
-    assert listed.code != 0 and "List resources cannot be created" in listed.output
+    assert listed.code != 0
+    assert "List resources cannot be created" in listed.output
     rendered = program("", "render_yaml_to_directory='out'").preview()
-    assert rendered.code != 0 and "renderYamlToDirectory" in rendered.output
+    assert rendered.code != 0
+    assert "renderYamlToDirectory" in rendered.output
 
 
 def test_outputs_hold_the_live_object(program: Program) -> None:
@@ -355,7 +372,9 @@ def test_outputs_hold_the_live_object(program: Program) -> None:
     )
     project.up().ok()
     outputs = project.outputs()
-    assert outputs["phase"] == "Active" and outputs["id"] == outputs["name"] and len(outputs["uid"]) == 36
+    assert outputs["phase"] == "Active"
+    assert outputs["id"] == outputs["name"]
+    assert len(outputs["uid"]) == 36
     state = next(entry for entry in project.resources() if entry["type"] == "kubernetes:core/v1:Namespace")
     assert state["outputs"]["__initialApiVersion"] == "v1"
     assert state["outputs"]["__fieldManager"].startswith("pulumi-kubernetes-")

@@ -42,15 +42,19 @@ def test_errors_of_a_program_are_shown_as_its_author_needs_them(project: Project
     project.write('raise pulumi.RunError("stack file: models[0]: must be given")')
     refused = project.preview()
     assert refused.code != 0
-    assert "stack file: models[0]: must be given" in refused.output and "Traceback" not in refused.output
+    assert "stack file: models[0]: must be given" in refused.output
+    assert "Traceback" not in refused.output
     project.write("def broken():\n    return 1 / 0\n\nbroken()")
     broken = project.preview()
     assert broken.code != 0
-    assert "ZeroDivisionError" in broken.output and "line 5, in broken" in broken.output
-    assert "toolchain/offline" not in broken.output and "runpy" not in broken.output
+    assert "ZeroDivisionError" in broken.output
+    assert "line 5, in broken" in broken.output
+    assert "toolchain/offline" not in broken.output
+    assert "runpy" not in broken.output
     (project.folder / "__main__.py").unlink()
     missing = project.preview()
-    assert missing.code != 0 and "__main__.py" in missing.output
+    assert missing.code != 0
+    assert "__main__.py" in missing.output
     project.write("import sys\nsys.exit(7)")
     assert "exit code: 7" in project.preview().output
 
@@ -68,10 +72,12 @@ def test_the_virtualenv_option_chooses_the_python(project: Project, tmp_path: Pa
     assert project.outputs() == {"prefix": str(other), "venv": str(other)}
     project.write("", {"virtualenv": "missing"})
     refused = project.preview()
-    assert refused.code != 0 and f"holds no bin/python: `{project.folder / 'missing'}`" in refused.output
+    assert refused.code != 0
+    assert f"holds no bin/python: `{project.folder / 'missing'}`" in refused.output
     project.write("", {"typechecker": "mypy"})
     refused = project.preview()
-    assert refused.code != 0 and "runtime.options.typechecker: is not covered" in refused.output
+    assert refused.code != 0
+    assert "runtime.options.typechecker: is not covered" in refused.output
 
 
 def test_a_policy_pack_passes_and_fails_previews(project: Project, tmp_path: Path) -> None:
@@ -86,8 +92,11 @@ def test_a_policy_pack_passes_and_fails_previews(project: Project, tmp_path: Pat
     project.write('command.local.Command("bad", create="echo forbidden")')
     failed = project.preview("--policy-pack", str(pack))
     assert failed.code != 0
-    assert "no-forbidden-words" in failed.output and "test of proj must not say this: hush" in failed.output
-    assert failed.code != 0 and project.up("--policy-pack", str(pack)).code != 0
+    assert "no-forbidden-words" in failed.output
+    assert "test of proj must not say this: hush" in failed.output
+    assert failed.code != 0
+    assert project.up("--policy-pack", str(pack)).code != 0
     (pack / "__main__.py").write_text("raise ValueError('broken pack')")
     broken = project.preview("--policy-pack", str(pack))
-    assert broken.code != 0 and "broken pack" in broken.output
+    assert broken.code != 0
+    assert "broken pack" in broken.output

@@ -61,9 +61,15 @@ POOL = ("clusters", 0, "gpuPools", 0)
 
 CASES = {
     "unknown field": Case(put("models", 0, "wieght", value=3), "models[0].wieght", "unknown field", "wieght"),
-    "unknown field, deep": Case(put(*PLACED, 1, "weigth", value=3), "models[0].placement.clusters[1].weigth", "unknown field", "weigth", "did you mean `weight`?"),
-    "field in snake case": Case(put(*POOL, "gpus_per_node", value=8), "clusters[0].gpuPools[0].gpus_per_node", "unknown field", hint="did you mean `gpusPerNode`?"),
-    "field of another driver": Case(put("clusters", 0, "driver", "context", value="x"), "clusters[0].driver.context", "unknown field", "context", "known: `kind`"),
+    "unknown field, deep": Case(
+        put(*PLACED, 1, "weigth", value=3), "models[0].placement.clusters[1].weigth", "unknown field", "weigth", "did you mean `weight`?"
+    ),
+    "field in snake case": Case(
+        put(*POOL, "gpus_per_node", value=8), "clusters[0].gpuPools[0].gpus_per_node", "unknown field", hint="did you mean `gpusPerNode`?"
+    ),
+    "field of another driver": Case(
+        put("clusters", 0, "driver", "context", value="x"), "clusters[0].driver.context", "unknown field", "context", "known: `kind`"
+    ),
     "missing field": Case(drop("clusters", 0, "region"), "clusters[0].region", "is required"),
     "wrong type": Case(put(*MODEL, "replicas", value="two"), "models[0].replicas", "must be a whole number", "two"),
     "number as text": Case(put(*MODEL, "replicas", value="2"), "models[0].replicas", "must be a whole number", "2"),
@@ -76,7 +82,9 @@ CASES = {
     "no clusters": Case(put("clusters", value=[]), "clusters", "must have at least 1 entries", []),
     "unknown driver": Case(put("clusters", 0, "driver", "kind", value="eks"), "clusters[0].driver.kind", "must be one of `local`, `existing`", "eks"),
     "driver without kind": Case(drop("clusters", 0, "driver", "kind"), "clusters[0].driver", "needs a field `kind`"),
-    "unknown GPU type": Case(put(*POOL, "accelerator", value="H1000"), "clusters[0].gpuPools[0].accelerator", "must be a known GPU type", "H1000", "did you mean `H100`?"),
+    "unknown GPU type": Case(
+        put(*POOL, "accelerator", value="H1000"), "clusters[0].gpuPools[0].accelerator", "must be a known GPU type", "H1000", "did you mean `H100`?"
+    ),
     "CPU pool": Case(put(*POOL, "accelerator", value="cpu"), "clusters[0].gpuPools[0].accelerator", "must be a known GPU type", "cpu"),
     "CPU replica of two": Case(put(*MODEL, "accelerator", value={"type": "cpu", "count": 2}), "models[0].accelerator", "`count` must be 1 on `cpu`"),
     "unknown capacity type": Case(put(*POOL, "capacityTypes", value=["spott"]), "clusters[0].gpuPools[0].capacityTypes[0]", "must be one of", "spott"),
@@ -87,18 +95,27 @@ CASES = {
         "clusters[0].gpuPools[0]",
         "`minNodes` must not exceed `maxNodes`: `3` and `2`",
     ),
-    "source without scheme": Case(put(*MODEL, "source", value="meta/llama"), "models[0].source", "must start with one of `oci://`, `hf://`, `s3://`, `pvc://`", "meta/llama"),
-    "malformed source": Case(put(*MODEL, "source", value="hf://llama"), "models[0].source", "is not a valid `hf://` source", "hf://llama", "it looks like hf://organisation/model"),
+    "source without scheme": Case(
+        put(*MODEL, "source", value="meta/llama"), "models[0].source", "must start with one of `oci://`, `hf://`, `s3://`, `pvc://`", "meta/llama"
+    ),
+    "malformed source": Case(
+        put(*MODEL, "source", value="hf://llama"), "models[0].source", "is not a valid `hf://` source", "hf://llama", "it looks like hf://organisation/model"
+    ),
     "model name in capitals": Case(put(*MODEL, "name", value="Chat"), "models[0].name", "must start with a letter", "Chat"),
     "model name too long": Case(put(*MODEL, "name", value="m" * 49), "models[0].name", "must have at most 48 characters", "m" * 49, "isvc.<name>-predictor"),
-    "cluster name too long": Case(put("clusters", 0, "name", value="c" * 49), "clusters[0].name", "must have at most 48 characters", "c" * 49, "Karmada's limit"),
+    "cluster name too long": Case(
+        put("clusters", 0, "name", value="c" * 49), "clusters[0].name", "must have at most 48 characters", "c" * 49, "Karmada's limit"
+    ),
     "kubeconfig named twice": Case(
         put("clusters", 0, "driver", value=_existing(kubeconfigSecret="kubeconfig-east")),
         "clusters[0].driver",
         "needs exactly one of `kubeconfigPath` and `kubeconfigSecret`",
     ),
     "front door without scheme": Case(
-        put("clusters", 0, "driver", value=_existing(frontDoor={"url": "llm.example.com"})), "clusters[0].driver.frontDoor.url", "must be a URL", "llm.example.com"
+        put("clusters", 0, "driver", value=_existing(frontDoor={"url": "llm.example.com"})),
+        "clusters[0].driver.frontDoor.url",
+        "must be a URL",
+        "llm.example.com",
     ),
     "duplicate cluster": Case(put("clusters", 1, "name", value="east"), "clusters[1].name", "must be unique in its list", "east"),
     "cluster named as the hub": Case(put("clusters", 1, "name", value="hub"), "clusters[1].name", "must differ from the name of the hub", "hub"),
@@ -114,7 +131,11 @@ CASES = {
         put(*PLACED, 1, "name", value="wets"), "models[0].placement.clusters[1].name", "no such cluster in `clusters`", "wets", "did you mean `west`?"
     ),
     "failover to no cluster": Case(
-        put(*MODEL, "placement", "failoverOrder", value=["wets"]), "models[0].placement.failoverOrder[0]", "must be one of the model's", "wets", "did you mean `west`?"
+        put(*MODEL, "placement", "failoverOrder", value=["wets"]),
+        "models[0].placement.failoverOrder[0]",
+        "must be one of the model's",
+        "wets",
+        "did you mean `west`?",
     ),
     "failover named twice": Case(
         put(*MODEL, "placement", "failoverOrder", value=["west", "west"]), "models[0].placement.failoverOrder[1]", "must be named once", "west"
@@ -126,14 +147,22 @@ CASES = {
         "east",
     ),
     "too few clusters": Case(
-        put(*MODEL, "placement", "clusters", value=[{"name": "east"}]), "models[0].placement.clusters", "must name at least 2 clusters", "east", "minimumClusters: 1"
+        put(*MODEL, "placement", "clusters", value=[{"name": "east"}]),
+        "models[0].placement.clusters",
+        "must name at least 2 clusters",
+        "east",
+        "minimumClusters: 1",
     ),
     "one region only": Case(
         put("clusters", 1, "region", value="east"), "models[0].placement.clusters", "region `east` has no failover partner", "east, west", "another region"
     ),
     "a cluster gets no replica": Case(put(*MODEL, "replicas", value=1), "models[0].replicas", "is too few for the weights: `west` would get none", 1),
     "no pool of that type": Case(
-        put(*MODEL, "accelerator", "type", value="L40S"), "models[0].accelerator.type", "cluster `east` has no pool of this GPU type", "L40S", "`east` has `H100`"
+        put(*MODEL, "accelerator", "type", value="L40S"),
+        "models[0].accelerator.type",
+        "cluster `east` has no pool of this GPU type",
+        "L40S",
+        "`east` has `H100`",
     ),
     "no pool of the override": Case(
         put(*PLACED, 1, "accelerator", value={"type": "A100", "count": 1}),
@@ -157,9 +186,11 @@ CASES = {
         put(*MODEL, "runtime", value={"maxModelLength": 10_000}), "models[0].runtime.maxModelLength", "must not exceed the model's own maximum", 10_000
     ),
     "more GPUs than the pool": Case(
-        put(*MODEL, "replicas", value=100), "clusters[0].gpuPools", "has 32 GPUs of type H100, and models need 50", "chat 50 × 1", "add nodes"
+        put(*MODEL, "replicas", value=100), "clusters[0].gpuPools", "has 32 GPUs of type H100, and models need 50", "chat 50 x 1", "add nodes"
     ),
-    "number out of bounds in a nested default": Case(put("failover", value={"requests": {"gatewayErrors": 0}}), "failover.requests.gatewayErrors", "must be at least 1", 0),
+    "number out of bounds in a nested default": Case(
+        put("failover", value={"requests": {"gatewayErrors": 0}}), "failover.requests.gatewayErrors", "must be at least 1", 0
+    ),
 }
 
 
@@ -191,7 +222,7 @@ def test_gpus_are_summed_over_models_and_types_are_kept_apart() -> None:
     fleet = fleets.small()
     fleet["models"] = [fleets.model(name, ["east", "west"], replicas=8, accelerator={"type": "H100", "count": 8}) for name in ("one", "two")]
     first, second = problems(fleet)
-    assert str(first).startswith("clusters[0].gpuPools: has 32 GPUs of type H100, and models need 64, got: `one 4 × 8, two 4 × 8`")
+    assert str(first).startswith("clusters[0].gpuPools: has 32 GPUs of type H100, and models need 64, got: `one 4 x 8, two 4 x 8`")
     assert second.path == ("clusters", 1, "gpuPools")
     for cluster in fleet["clusters"]:
         cluster["gpuPools"].append({"name": "l40s", "accelerator": "L40S", "gpusPerNode": 8, "nodes": 4})

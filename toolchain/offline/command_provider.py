@@ -8,6 +8,7 @@ collection of files by assetPaths and archivePaths.
 import argparse
 import codecs
 import contextlib
+import functools
 import os
 import signal
 import subprocess
@@ -88,10 +89,17 @@ class Commands:
                 self._running.discard(process)
 
     def _collect(self, process: subprocess.Popen[bytes], command: str, inputs: wire.Properties, urn: str) -> tuple[str, str]:
-        assert process.stdout and process.stderr  # piped
+        assert process.stdout is not None  # piped, as below
+        assert process.stderr is not None
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
-        show = _LOGGING[inputs.get("logging") or "stdoutAndStderr"]
-        readers = [_Reader(stream, lambda line, on=on: self._line(line, tail, urn, show=on)) for stream, on in zip((process.stdout, process.stderr), show, strict=True)]
+
+        def line(text: str, *, show: bool) -> None:
+            tail.append(text)
+            if show:
+                self._engine.status(text, urn)
+
+        streams = zip((process.stdout, process.stderr), _LOGGING[inputs.get("logging") or "stdoutAndStderr"], strict=True)
+        readers = [_Reader(stream, functools.partial(line, show=show)) for stream, show in streams]
         if process.stdin:
             # A command that does not read its input closes the pipe.
             with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
@@ -103,11 +111,6 @@ class Commands:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
             raise PluginError("\n".join([f"command {how}: `{_shown(command)}`", *tail]))
         return outputs[0].removesuffix("\n"), outputs[1].removesuffix("\n")
-
-    def _line(self, line: str, tail: "deque[str]", urn: str, *, show: bool) -> None:
-        tail.append(line)
-        if show:
-            self._engine.status(line, urn)
 
 
 class _Reader(threading.Thread):
@@ -192,7 +195,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def Check(self, request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
         token = request.urn.split("::")[2].rpartition("$")[2]
         if token != _COMMAND:
-            raise PluginError(f"resource type is not covered by the offline command plugin: `{token}`\nhint: only {_COMMAND} is; or install the official plugin")
+            raise PluginError(f"resource type is not covered by the offline command plugin: `{token}`\nhint: use {_COMMAND}, or install the official plugin")
         failures = [provider_pb2.CheckFailure(property=key, reason=reason) for key, reason in _problems(wire.plain(_loaded(request.news)))]
         return provider_pb2.CheckResponse(inputs=request.news, failures=failures)
 
@@ -247,7 +250,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             failures = [provider_pb2.CheckFailure(property=key, reason=reason) for key, reason in problems]
             return provider_pb2.InvokeResponse(failures=failures)
         stdout, stderr = self._commands.run(inputs["command"], inputs, {}, "")
-        return provider_pb2.InvokeResponse(**{"return": wire.dump(_state(arguments, stdout, stderr))})
+        # `return` is a keyword in Python, so the field is reached by name.
+        response = provider_pb2.InvokeResponse()
+        getattr(response, "return").CopyFrom(wire.dump(_state(arguments, stdout, stderr)))
+        return response
 
     def _maybe_run(self, inputs: wire.Properties, which: str, previous: wire.Properties, urn: str) -> tuple[str, str]:
         """Without a command nothing runs and the outputs stay as they are."""

@@ -30,7 +30,7 @@ class WaitError(Exception):
         self.live = live
 
 
-class BadExpression(Exception):
+class ExpressionError(Exception):
     """A pulumi.com/waitFor annotation that cannot be read."""
 
 
@@ -56,7 +56,7 @@ def timeout_of(obj: Object, custom_timeout_s: float) -> float:
 
 
 def check_for(kube: Kube, inputs: Object, live: Object, before: Object | None) -> Check | None:
-    """What to wait for after a create or update. None: nothing. Raises BadExpression.
+    """What to wait for after a create or update. None: nothing. Raises ExpressionError.
 
     `before` is the object before the update, None after a creation.
     """
@@ -140,7 +140,7 @@ def parse_wait_for(text: str) -> list[Check]:
         listed = None
     wishes = listed if isinstance(listed, list) and all(isinstance(item, str) for item in listed) else [text]
     if not wishes:
-        raise BadExpression(f"{WAIT_FOR}: at least one condition must be given")
+        raise ExpressionError(f"{WAIT_FOR}: at least one condition must be given")
     return [_wish(wish) for wish in wishes]
 
 
@@ -150,7 +150,7 @@ def _wish(text: str) -> Check:
         return _condition_check(name, status or "True")
     if text.startswith("jsonpath="):
         return _json_path_check(text)
-    raise BadExpression(f"{WAIT_FOR}: must start with `jsonpath=` or `condition=`, got: `{text}`")
+    raise ExpressionError(f"{WAIT_FOR}: must start with `jsonpath=` or `condition=`, got: `{text}`")
 
 
 def _condition_check(name: str, status: str) -> Check:
@@ -181,14 +181,14 @@ def _json_path_check(text: str) -> Check:
     raw = text.removeprefix("jsonpath=")
     match = re.fullmatch(r"\{\s*(.*?)\s*\}(?:=(.+))?", raw, re.DOTALL)
     if not match:
-        raise BadExpression(f"{WAIT_FOR}: must have the form `jsonpath={{.path}}` or `jsonpath={{.path}}=value`, got: `{text}`")
+        raise ExpressionError(f"{WAIT_FOR}: must have the form `jsonpath={{.path}}` or `jsonpath={{.path}}=value`, got: `{text}`")
     shown, expected = match[1], match[2]
     steps: list[re.Match[str]] = []
     rest = shown.removeprefix("$")
     while rest:
         step = _PATH_STEP.match(rest)
         if not step:
-            raise BadExpression(f"{WAIT_FOR}: JSONPath is not supported from `{rest}`\nhint: names, [n], [*], ['key'] and [?(@.key==\"text\")] are")
+            raise ExpressionError(f"{WAIT_FOR}: JSONPath is not supported from `{rest}`\nhint: names, [n], [*], ['key'] and [?(@.key==\"text\")] are")
         steps.append(step)
         rest = rest[step.end() :]
 
@@ -450,7 +450,10 @@ def _pod_troubles(kube: Kube, live: Object) -> list[str]:
             troubles.append(f"[Pod {name_of(pod)}]: {scheduled.get('message')}")
         for container in _status(pod).get("containerStatuses") or []:
             state = container.get("state") or {}
-            for entry in (state.get("waiting"), state.get("terminated"), (container.get("lastState") or {}).get("terminated")):
-                if entry and entry.get("reason") not in (None, "ContainerCreating"):
-                    troubles.append(f"[Pod {name_of(pod)}] container {container.get('name')}: [{entry['reason']}] {entry.get('message', '')}".rstrip())
+            entries = (state.get("waiting"), state.get("terminated"), (container.get("lastState") or {}).get("terminated"))
+            troubles += [
+                f"[Pod {name_of(pod)}] container {container.get('name')}: [{entry['reason']}] {entry.get('message', '')}".rstrip()
+                for entry in entries
+                if entry and entry.get("reason") not in (None, "ContainerCreating")
+            ]
     return troubles[:10]

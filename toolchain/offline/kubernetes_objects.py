@@ -272,19 +272,24 @@ def prune(live: Any, shape: Any) -> Any:
 _WORKLOAD = ("spec.selector",)
 _STATEFUL_SET = ("podManagementPolicy", "revisionHistoryLimit", "selector", "serviceName", "volumeClaimTemplates")
 _VOLUME_SOURCES = (
-    "awsElasticBlockStore azureDisk azureFile cephfs cinder csi fc flexVolume flocker gcePersistentDisk glusterfs hostPath "
-    "iscsi local nfs photonPersistentDisk portworxVolume quobyte rbd scaleIO storageos vsphereVolume"
-).split()
+    "awsElasticBlockStore", "azureDisk", "azureFile", "cephfs", "cinder", "csi",
+    "fc", "flexVolume", "flocker", "gcePersistentDisk", "glusterfs", "hostPath",
+    "iscsi", "local", "nfs", "photonPersistentDisk", "portworxVolume", "quobyte",
+    "rbd", "scaleIO", "storageos", "vsphereVolume",
+)  # fmt: skip
 _POD = (
-    "affinity automountServiceAccountToken dnsConfig dnsPolicy enableServiceLinks hostAliases hostIPC hostNetwork hostPID "
-    "hostname imagePullSecrets nodeName nodeSelector overhead preemptionPolicy priority priorityClassName readinessGates "
-    "restartPolicy runtimeClassName schedulerName securityContext serviceAccount serviceAccountName shareProcessNamespace "
-    "subdomain terminationGracePeriodSeconds volumes"
-).split()
+    "affinity", "automountServiceAccountToken", "dnsConfig", "dnsPolicy", "enableServiceLinks", "hostAliases",
+    "hostIPC", "hostNetwork", "hostPID", "hostname", "imagePullSecrets", "nodeName",
+    "nodeSelector", "overhead", "preemptionPolicy", "priority", "priorityClassName", "readinessGates",
+    "restartPolicy", "runtimeClassName", "schedulerName", "securityContext", "serviceAccount", "serviceAccountName",
+    "shareProcessNamespace", "subdomain", "terminationGracePeriodSeconds", "volumes",
+)  # fmt: skip
 _CONTAINER = (
-    "args command env image imagePullPolicy lifecycle livenessProbe ports readinessProbe resources securityContext stdin "
-    "stdinOnce terminationMessagePath terminationMessagePolicy tty volumeDevices volumeMounts workingDir"
-).split()
+    "args", "command", "env", "image", "imagePullPolicy", "lifecycle",
+    "livenessProbe", "ports", "readinessProbe", "resources", "securityContext", "stdin",
+    "stdinOnce", "terminationMessagePath", "terminationMessagePolicy", "tty", "volumeDevices", "volumeMounts",
+    "workingDir",
+)  # fmt: skip
 
 # (group, kind) → fields whose change needs a new object, as the official provider lists them. Versions do not differ
 # among those that today's API servers serve.
@@ -404,5 +409,3 @@ def _parent(obj: Object, path: Path) -> Object | None:
     for step in path[:-1]:
         node = at(node, step)
     return node if isinstance(node, dict) else None
-
-

@@ -61,7 +61,7 @@ from toolchain.offline.kubernetes_objects import (
     to_properties,
     unique,
 )
-from toolchain.offline.plugin import INFO, WARNING, Engine, Partial, PluginError, property_diff, rpc, serve
+from toolchain.offline.plugin import INFO, WARNING, Engine, PartialError, PluginError, property_diff, rpc, serve
 from toolchain.offline.stubs import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 VERSION = "4.34.2"
@@ -85,12 +85,12 @@ _ENVIRONMENT = {
 _REFUSED_CONFIG = ("renderYamlToDirectory", "alwaysRender", "cluster", "strictMode")
 # Pods and what owns them are slow to go; only these let skipAwait skip the wait for their deletion.
 _SKIP_AWAIT_DELETE = frozenset(
-    {("", "Namespace"), ("", "Pod"), ("", "ReplicationController"), ("batch", "Job")}
-    | {("apps", kind) for kind in ("DaemonSet", "Deployment", "StatefulSet")}
+    {("", "Namespace"), ("", "Pod"), ("", "ReplicationController"), ("batch", "Job")} | {("apps", kind) for kind in ("DaemonSet", "Deployment", "StatefulSet")}
 )
 _HINT_OFFICIAL = "hint: the offline kubernetes plugin is in use; declare the objects one by one, or install the official plugin"
 
 _CHANGES = provider_pb2.DiffResponse.DiffChanges
+
 
 def _type_of(urn: str) -> str:
     return urn.split("::")[2].rpartition("$")[2]
@@ -453,7 +453,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     def _await(
         self, kube: Kube, inputs: Object, live: Object, before: Object | None, news: wire.Properties, manager: str, api_version: str, request: Any
     ) -> Object:
-        """Waits until the object is ready. Raises Partial, since by now it exists and has to be recorded."""
+        """Waits until the object is ready. Raises PartialError, since by now it exists and has to be recorded."""
         try:
             check = await_.check_for(kube, inputs, live, before)
             if check is None:
@@ -462,10 +462,10 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             return await_.wait(kube, live, check, timeout, self._cancelled, lambda message: self._engine.status(message, request.urn))
         except await_.WaitError as error:
             state = wire.dump(checkpoint(inputs, error.live, news, api_version, manager))
-            raise Partial(str(error), object_id(live), state, None, error.reasons) from None
-        except (await_.BadExpression, KubeError) as error:
+            raise PartialError(str(error), object_id(live), state, None, error.reasons) from None
+        except (await_.ExpressionError, KubeError) as error:
             state = wire.dump(checkpoint(inputs, live, news, api_version, manager))
-            raise Partial(f"{title(live)} exists, but whether it is ready is not known: {error}", object_id(live), state, None, []) from None
+            raise PartialError(f"{title(live)} exists, but whether it is ready is not known: {error}", object_id(live), state, None, []) from None
 
     @rpc
     def Read(self, request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
@@ -505,7 +505,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if check and kind.kind not in ("CustomResourceDefinition", "PersistentVolumeClaim", "PersistentVolume", "ResourceQuota", "Secret"):
             verdict = check(live)
             if not verdict.ready:
-                raise Partial(f"{title(live)} is not ready: {verdict.message}", request.id, new_state, new_inputs, [])
+                raise PartialError(f"{title(live)} is not ready: {verdict.message}", request.id, new_state, new_inputs, [])
         return provider_pb2.ReadResponse(id=request.id, properties=new_state, inputs=new_inputs)
 
     @rpc
@@ -536,7 +536,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
             await_.wait_gone(cluster.kube, live, await_.timeout_of(inputs, request.timeout), self._cancelled)
         except await_.WaitError as error:
             recorded = checkpoint(inputs, error.live, state, kind.api_version, str(wire.plain(state.get(FIELD_MANAGER)) or ""))
-            raise Partial(str(error), request.id, wire.dump(recorded), None, []) from None
+            raise PartialError(str(error), request.id, wire.dump(recorded), None, []) from None
         return empty_pb2.Empty()
 
 
@@ -571,7 +571,7 @@ def _check_annotations(obj: Object) -> list[Any]:
         return []
     try:
         await_.parse_wait_for(wishes)
-    except await_.BadExpression as error:
+    except await_.ExpressionError as error:
         return [provider_pb2.CheckFailure(property=f'metadata.annotations["{WAIT_FOR}"]', reason=str(error))]
     return []
 

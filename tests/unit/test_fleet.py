@@ -1,0 +1,260 @@
+"""What the whole program declares: which resources, in which order, how many, and what it hands out."""
+
+import json
+from typing import Any
+
+import pulumi
+import pytest
+
+from components import labels
+from components.fleet import Fleet, FleetArgs
+from stacks.config import parse_fleet
+from tests.unit import engine, fleets
+from toolchain.pins import PINS
+
+
+def declare(raw: dict[str, Any], *, preview: bool = False, **kubeconfigs: str) -> tuple[engine.Engine, dict[str, Any]]:
+    spec = parse_fleet(raw)
+    return engine.run(lambda: Fleet("fleet", FleetArgs(spec=spec, kubeconfigs=kubeconfigs)).outputs(), preview=preview)
+
+
+@pytest.fixture(scope="module")
+def local() -> tuple[engine.Engine, dict[str, Any]]:
+    return declare(fleets.read(fleets.REPO / "stacks" / "Pulumi.local.yaml"))
+
+
+def test_outputs_are_the_contract(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    _, outputs = local
+    doors = outputs["endpoints"]["frontDoors"]
+    assert set(outputs) == {"endpoints", "clusters", "placements", "kubeconfigs"}
+    assert set(doors) == {"us-east", "us-west", "eu-west"}
+    assert outputs["endpoints"]["models"]["tiny-chat"] == {"openaiBaseUrl": f"{doors['us-east']}/tiny-chat/v1", "clusters": ["us-east", "us-west"]}
+    assert outputs["clusters"]["us-west"] == {
+        "region": "us-west",
+        "zone": "us-west-1",
+        "driver": "local",
+        "gpuPools": [{"name": "a100", "accelerator": "A100", "nodes": 3, "gpus": 24}],
+    }
+    assert outputs["placements"]["llama-3-70b"] == {
+        "us-east": {"weight": 3, "replicas": 3},
+        "us-west": {"weight": 2, "replicas": 2},
+        "eu-west": {"weight": 1, "replicas": 1},
+    }
+    assert set(outputs["kubeconfigs"]) == {"hub", "us-east", "us-west", "eu-west"}
+
+
+def test_kubeconfigs_are_secrets() -> None:
+    spec = parse_fleet(fleets.small())
+    seen: list[bool] = []
+
+    def program() -> dict[str, pulumi.Input[Any]]:
+        fleet = Fleet("fleet", FleetArgs(spec=spec))
+        secret = pulumi.Output.from_input(fleet.kubeconfigs.is_secret())
+        secret.apply(seen.append)
+        return {}
+
+    engine.run(program)
+    assert seen == [True]
+
+
+def test_there_is_one_kubernetes_provider_and_it_is_the_hubs(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    declared, _ = local
+    (provider,) = [each for each in declared.declared if each.type == "pulumi:providers:kubernetes"]
+    assert provider.inputs["kubeconfig"] == "kubeconfig of hub"
+    assert all(provider.name in each.provider for each in declared.declared if each.type.startswith("kubernetes:"))
+
+
+def test_members_are_changed_by_the_driver_only(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    declared, _ = local
+    commands = declared.commands()
+    verbs = sorted(each["create"] for name, each in commands.items() if name.startswith("us-east"))
+    assert verbs == [
+        "fleet-driver cluster apply",
+        "fleet-driver control-plane apply",
+        "fleet-driver control-plane apply",
+        "fleet-driver gateways apply",
+        "fleet-driver gpu-pools apply",
+        "fleet-driver member join",
+        "fleet-driver model-store apply",
+    ]
+    for each in commands.values():
+        assert each["delete"].split()[1] == each["create"].split()[1]
+        # Stdout of `cluster apply` is a kubeconfig: neither logged nor handed on in the environment.
+        assert each["logging"] == "stderr"
+        assert each["addPreviousOutputInEnv"] is False
+
+
+def test_the_driver_gets_what_it_reads(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    given = {name: each["stdin"] for name, each in local[0].commands().items()}
+    assert given["us-east-cluster"] == {"name": "us-east", "role": "member", "region": "us-east", "zone": "us-east-1"}
+    assert given["hub-cluster"]["role"] == "hub"
+    assert given["us-west-gpu-pools-nodes"] == {
+        "cluster": "us-west",
+        "pools": [{"name": "a100", "accelerator": "A100", "nodes": 3, "gpusPerNode": 8, "capacityType": "reserved"}],
+        "cpuNode": True,
+    }
+    assert given["us-east-gateways-processes"] == {"cluster": "us-east", "region": "us-east", "zone": "us-east-1"}
+    assert given["hub-karmada-processes"]["settings"] == {
+        "clusterStatusUpdateFrequency": 2,
+        "clusterFailureThreshold": 4,
+        "clusterSuccessThreshold": 4,
+        "clusterMonitorPeriod": 1,
+        "clusterMonitorGracePeriod": 20,
+        "resourceEvictionRate": 10,
+        "gracefulEvictionTimeout": 600,
+    }
+
+
+def test_a_new_pin_is_a_change_that_pulumi_sees(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    given = {name: each["stdin"] for name, each in local[0].commands().items()}
+    assert given["us-east-kserve-processes"]["version"] == PINS.kserve
+    assert given["hub-karmada-processes"]["version"] == PINS.karmada
+
+
+def test_the_join_carries_both_kubeconfigs_as_a_secret(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    joined = local[0].named("us-east-membership-join")
+    assert "stdin" in joined.secrets, "a kubeconfig in plain text would lie in the state"
+    assert json.loads(joined.inputs["stdin"]) == {
+        "cluster": "us-east",
+        "hubKubeconfig": "kubeconfig of hub",
+        "memberKubeconfig": "kubeconfig of us-east",
+        "region": "us-east",
+        "zone": "us-east-1",
+        "provider": "",
+        "labels": {},
+    }
+
+
+@pytest.mark.parametrize(("clusters", "models"), [(8, 2), (5, 4)])
+def test_resources_grow_with_clusters_and_models_not_with_their_product(clusters: int, models: int) -> None:
+    def count(clusters: int, models: int) -> int:
+        return declare(fleets.generated(clusters, models))[0].counted()
+
+    base = count(4, 1)
+    per_cluster, per_model = count(5, 1) - base, count(4, 2) - base
+    assert count(clusters, models) == base + per_cluster * (clusters - 4) + per_model * (models - 1)
+
+
+def test_the_edges_of_the_graph_grow_no_faster() -> None:
+    def edges(clusters: int, models: int) -> int:
+        return sum(len(each.dependencies) for each in declare(fleets.generated(clusters, models))[0].declared)
+
+    assert edges(12, 12) <= 2.2 * edges(6, 6)
+
+
+def test_a_preview_knows_as_much_as_it_can_before_the_first_update() -> None:
+    declared, _ = declare(fleets.small(), preview=True)
+    assert {each.inputs["metadata"]["name"] for each in declared.of_kind("InferenceService")} == {"chat"}
+
+
+def test_namespaces_stand_on_the_hub_and_nothing_else_of_core(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    core = [each for each in local[0].declared if each.type.startswith("kubernetes:core/")]
+    assert {each.inputs["metadata"]["name"] for each in core} == {labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS}
+
+
+def test_a_model_comes_after_its_policies_its_runtime_and_its_members(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    before = local[0].all_before("llama-3-70b-isvc")
+    assert before >= {
+        "llama-3-70b-placement-propagation",
+        "llama-3-70b-placement-overrides",
+        "federation-interpreter",
+        "federation-annotations",
+        "federation-taints",
+        "runtimes-vllm",
+        "runtimes-vllm-cpu",
+        "us-east-membership-join",
+        "eu-west-membership-join",
+        "us-east-model-store-seed",
+    }
+
+
+def test_a_gateway_comes_after_its_listener_is_moved(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    declared, _ = local
+    assert "mesh-front-door-listener" in declared.all_before("mesh-front-door")
+    assert "mesh-regional-listener" in declared.all_before("mesh-regional-gateway")
+    assert "mesh-cluster-header" in declared.all_before("tiny-chat-routes-regional")
+
+
+def test_a_member_joins_after_its_control_planes(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    before = local[0].all_before("us-east-membership-join")
+    assert before >= {"us-east-cluster", "us-east-kserve-processes", "us-east-istio-processes", "hub-karmada-processes"}
+    # The other regions have no part in it: one that is slow must not delay the rest.
+    assert not {name for name in before if name.startswith(("us-west", "eu-west"))}
+
+
+def test_what_lies_in_a_cluster_goes_with_it(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    declared, _ = local
+    for noun in ("kserve-processes", "istio-processes", "gpu-pools-nodes", "gateways-processes", "model-store-seed"):
+        assert declared.named(f"us-east-{noun}").deleted_with == "us-east-cluster"
+    # The hub has to forget the cluster, whatever becomes of it.
+    assert declared.named("us-east-membership-join").deleted_with == "hub-cluster"
+
+
+def existing(**more: Any) -> dict[str, Any]:
+    driver = {
+        "kind": "existing",
+        "kubeconfigSecret": "kubeconfig-west",
+        "frontDoor": {"url": "https://llm.west.example.com"},
+        "regionalGateway": {"address": "192.0.2.1", "port": 8443},
+        **more,
+    }
+    raw = fleets.small()
+    raw["clusters"][1]["driver"] = driver
+    return raw
+
+
+KUBECONFIG = "apiVersion: v1\nkind: Config\ncurrent-context: one\ncontexts: [{name: one}, {name: two}]\n"
+
+
+def test_an_existing_cluster_is_joined_and_otherwise_left_alone() -> None:
+    declared, outputs = declare(existing(), west=KUBECONFIG)
+    assert [each["create"] for name, each in declared.commands().items() if name.startswith("west")] == ["fleet-driver member join"]
+    assert outputs["endpoints"]["frontDoors"]["west"] == "https://llm.west.example.com"
+    assert outputs["clusters"]["west"]["driver"] == "existing"
+    (entry,) = declared.of_kind("ServiceEntry")
+    assert entry.inputs["spec"]["endpoints"][1] == {"address": "192.0.2.1", "ports": {"http2": 8443}, "locality": "west"}
+    # Its gateways have addresses of their own; only the local ones are moved to loopback.
+    for policy in declared.of_kind("ClusterOverridePolicy"):
+        if policy.inputs["metadata"]["name"].endswith("-listener"):
+            assert [each["targetCluster"]["clusterNames"] for each in policy.inputs["spec"]["overrideRules"]] == [["east"]]
+
+
+def test_with_a_member_that_stays_objects_are_deleted_one_by_one() -> None:
+    declared, _ = declare(existing(), west=KUBECONFIG)
+    assert declared.named("west-membership-join").deleted_with == ""
+    assert not any(each.deleted_with for each in declared.declared if each.type.startswith("kubernetes:"))
+
+
+def test_the_chosen_context_becomes_the_current_one() -> None:
+    declared, _ = declare(existing(context="two"), west=KUBECONFIG)
+    joined = declared.commands()["west-membership-join"]["stdin"]
+    assert "current-context: two" in joined["memberKubeconfig"]
+
+
+def test_a_cluster_that_leaves_the_stack_file_is_in_no_policy() -> None:
+    raw = fleets.generated(4, 2)
+    raw["clusters"].pop()
+    for model in raw["models"]:
+        model["placement"]["clusters"] = [each for each in model["placement"]["clusters"] if each["name"] != "region-3"]
+        model["replicas"] = 3
+    declared, _ = declare(raw)
+    assert not any("region-3" in json.dumps(each.inputs) for each in declared.declared)
+
+
+def test_the_type_tokens_are_a_public_interface(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    """Renaming one replaces every child of it in every stack: that wants an alias."""
+    assert {each.type for each in local[0].declared if each.type.startswith("fleet:")} == {
+        "fleet:fleet:Fleet",
+        "fleet:clusters:Cluster",
+        "fleet:gpu_pools:GpuPools",
+        "fleet:control_planes:ControlPlane",
+        "fleet:membership:Membership",
+        "fleet:placement:Federation",
+        "fleet:placement:Placement",
+        "fleet:serving:Runtimes",
+        "fleet:serving:ModelStore",
+        "fleet:serving:Model",
+        "fleet:mesh:Gateways",
+        "fleet:mesh:Mesh",
+        "fleet:mesh:Routes",
+    }

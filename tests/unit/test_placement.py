@@ -1,0 +1,115 @@
+"""Policies on the hub: division, eviction, what reaches every member, what stays on the hub."""
+
+from typing import Any
+
+from components import labels, placement
+from components.failover import CapacityFailoverSpec
+from components.placement import PlacementSpec
+from stacks.config import parse_fleet
+from tests.unit import fleets
+
+
+def spec(**more: Any) -> PlacementSpec:
+    raw = fleets.small()
+    raw["models"][0]["replicas"] = 6
+    raw["models"][0]["placement"].update(more)
+    return parse_fleet(raw).models[0].placement
+
+
+def test_the_policy_of_a_model_as_a_whole() -> None:
+    clusters = [{"name": "west", "weight": 2}, {"name": "east", "weight": 1}]
+    assert placement.propagation_policy("chat", spec(clusters=clusters), 6, CapacityFailoverSpec()) == {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "PropagationPolicy",
+        "metadata": {
+            "name": "chat",
+            "namespace": "models",
+            "labels": {
+                "app.kubernetes.io/part-of": "inference-fleet",
+                "app.kubernetes.io/component": "placement",
+                "inference-fleet.dev/model": "chat",
+            },
+        },
+        "spec": {
+            "resourceSelectors": [{"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService", "namespace": "models", "name": "chat"}],
+            "propagateDeps": True,
+            "conflictResolution": "Overwrite",
+            "placement": {
+                "clusterAffinity": {"clusterNames": ["east", "west"]},
+                "clusterTolerations": [
+                    {"key": "inference-fleet.dev/cluster-lost", "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": 60},
+                ],
+                "replicaScheduling": {
+                    "replicaSchedulingType": "Divided",
+                    "replicaDivisionPreference": "Weighted",
+                    "weightPreference": {
+                        "staticWeightList": [
+                            {"targetCluster": {"clusterNames": ["east"]}, "weight": 1},
+                            {"targetCluster": {"clusterNames": ["west"]}, "weight": 2},
+                        ]
+                    },
+                },
+            },
+            "failover": {"cluster": {"purgeMode": "Gracefully"}},
+        },
+    }
+
+
+def test_models_tolerate_a_lost_cluster_for_a_while_and_no_new_work_goes_there() -> None:
+    policy = placement.propagation_policy("chat", spec(), 6, CapacityFailoverSpec())
+    tolerated = {each["key"]: each for each in policy["spec"]["placement"]["clusterTolerations"]}
+    assert tolerated[labels.TAINT_LOST]["tolerationSeconds"] == 60
+    assert not set(placement.KARMADA_TAINTS) & set(tolerated)
+
+
+def test_the_taint_of_a_lost_cluster_comes_and_goes() -> None:
+    body = placement.cluster_taint_policy()["spec"]
+    assert body["taints"] == [{"key": labels.TAINT_LOST, "effect": "NoExecute"}]
+    assert body["addOnConditions"] == [{"conditionType": "Ready", "operator": "NotIn", "statusValues": ["True"]}]
+    # Karmada never takes it off by itself.
+    assert body["removeOnConditions"] == [{"conditionType": "Ready", "operator": "In", "statusValues": ["True"]}]
+
+
+def test_no_setting_is_used_that_karmada_deprecated_or_refuses() -> None:
+    policy = placement.propagation_policy("chat", spec(), 6, CapacityFailoverSpec())["spec"]
+    assert policy["failover"]["cluster"]["purgeMode"] in ("Gracefully", "Directly")
+    # Ignored beside static weights: it would promise a spread that nobody keeps.
+    assert "spreadConstraints" not in policy["placement"]
+
+
+def test_what_members_share_reaches_them_even_if_they_are_away() -> None:
+    body = placement.shared_policy(["west", "east"])["spec"]
+    assert body["placement"]["clusterAffinity"]["clusterNames"] == ["east", "west"]
+    assert {each["key"] for each in body["placement"]["clusterTolerations"]} == {*placement.KARMADA_TAINTS, labels.TAINT_LOST}
+    # Without a number of seconds: routes of a region that is only cut off from the hub must stay.
+    assert all("tolerationSeconds" not in each and "effect" not in each for each in body["placement"]["clusterTolerations"])
+    assert {each["kind"] for each in body["resourceSelectors"]} == {"ClusterServingRuntime", "Gateway", "ServiceEntry", "DestinationRule", "VirtualService"}
+
+
+def test_pulumis_annotations_stay_on_the_hub() -> None:
+    (rule,) = placement.strip_pulumi_annotations()["spec"]["overrideRules"]
+    (overrider,) = rule["overriders"]["annotationsOverrider"]
+    assert overrider["operator"] == "remove"
+    assert set(overrider["value"]) == {placement.WAIT_FOR, placement.TIMEOUT_SECONDS}
+    # No target: every cluster.
+    assert "targetCluster" not in rule
+
+
+def test_weights_reach_karmada_as_they_stand_unless_they_tie() -> None:
+    even = spec(clusters=[{"name": "east", "weight": 1}, {"name": "west", "weight": 1}])
+    assert placement.policy_weights(even, 6) == {"east": 1, "west": 1}
+    assert placement.division(even, 5) == {"east": 3, "west": 2}
+    first_west = even.model_copy(update={"failover_order": ("west",)})
+    assert placement.division(first_west, 5) == {"east": 2, "west": 3}
+    assert placement.policy_weights(first_west, 5) != {"east": 1, "west": 1}
+
+
+def test_overrides_are_one_policy_with_a_rule_for_each_cluster() -> None:
+    body = placement.override_policy("chat", {"west": {"/spec/a": 1}, "east": {"/spec/a": 2, "/spec/b": 3}})["spec"]
+    assert body["overrideRules"] == [
+        {
+            "targetCluster": {"clusterNames": ["east"]},
+            "overriders": {"plaintext": [{"path": "/spec/a", "operator": "replace", "value": 2}, {"path": "/spec/b", "operator": "replace", "value": 3}]},
+        },
+        {"targetCluster": {"clusterNames": ["west"]}, "overriders": {"plaintext": [{"path": "/spec/a", "operator": "replace", "value": 1}]}},
+    ]

@@ -1,0 +1,155 @@
+"""What a replica looks like: runtime, arguments, probes, shutdown, and what differs by cluster."""
+
+from typing import Any
+
+import pytest
+
+from components import labels, serving
+from components.fleet_spec import FleetSpec
+from components.placement import TIMEOUT_SECONDS, WAIT_FOR
+from components.serving import ModelSpec
+from stacks.config import parse_fleet
+from tests.unit import fleets
+
+
+def parsed(**model: Any) -> tuple[FleetSpec, ModelSpec]:
+    raw = fleets.small()
+    raw["models"][0].update(model)
+    fleet = parse_fleet(raw)
+    return fleet, fleet.models[0]
+
+
+@pytest.fixture(scope="module")
+def local() -> FleetSpec:
+    return parse_fleet(fleets.read(fleets.REPO / "stacks" / "Pulumi.local.yaml"))
+
+
+def test_the_service_of_a_model_as_a_whole(local: FleetSpec) -> None:
+    resources = {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "4"}
+    assert serving.inference_service(local.models[1], local.runtimes) == {
+        "apiVersion": "serving.kserve.io/v1beta1",
+        "kind": "InferenceService",
+        "metadata": {
+            "name": "llama-3-70b",
+            "namespace": "models",
+            "labels": {
+                "app.kubernetes.io/part-of": "inference-fleet",
+                "app.kubernetes.io/component": "serving",
+                "inference-fleet.dev/model": "llama-3-70b",
+                "networking.kserve.io/visibility": "cluster-local",
+            },
+            "annotations": {
+                "serving.kserve.io/deploymentMode": "Standard",
+                "serving.kserve.io/autoscalerClass": "none",
+                "pulumi.com/waitFor": "condition=Ready",
+                "pulumi.com/timeoutSeconds": "1920",
+            },
+        },
+        "spec": {
+            "predictor": {
+                "minReplicas": 6,
+                "maxReplicas": 6,
+                "nodeSelector": {"inference-fleet.dev/accelerator": "H100"},
+                "terminationGracePeriodSeconds": 60,
+                "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+                "model": {
+                    "modelFormat": {"name": "vLLM"},
+                    "runtime": "vllm",
+                    "storageUri": "hf://meta-llama/Llama-3.3-70B-Instruct",
+                    "args": ["--max-model-len=32768", "--tensor-parallel-size=4"],
+                    "resources": {"requests": resources, "limits": resources},
+                },
+            }
+        },
+    }
+
+
+def test_gpu_type_and_tensor_parallel_size_differ_by_cluster(local: FleetSpec) -> None:
+    changes = serving.cluster_overrides(local.models[1], local.runtimes)
+    assert set(changes) == {"us-west", "eu-west"}
+    assert changes["us-west"]["/spec/predictor/nodeSelector"] == {labels.LABEL_ACCELERATOR: "A100"}
+    assert changes["us-west"]["/spec/predictor/model/args"] == ["--max-model-len=32768", "--tensor-parallel-size=8"]
+    assert changes["us-west"]["/spec/predictor/model/resources"]["limits"]["nvidia.com/gpu"] == "8"
+    # Four GPUs as in the base object: only the type differs, and only that is replaced.
+    assert set(changes["eu-west"]) == {"/spec/predictor/nodeSelector"}
+
+
+def test_an_override_that_says_the_same_changes_nothing() -> None:
+    fleet, model = parsed()
+    same = model.placement.clusters[0].model_copy(update={"accelerator": model.accelerator})
+    placement = model.placement.model_copy(update={"clusters": (same, *model.placement.clusters[1:])})
+    assert serving.cluster_overrides(model.model_copy(update={"placement": placement}), fleet.runtimes) == {}
+
+
+def test_a_cluster_without_gpus_gets_the_cpu_runtime_wholly() -> None:
+    clusters = [{"name": "east"}, {"name": "west", "accelerator": {"type": "cpu"}}]
+    fleet, model = parsed(placement={"clusters": clusters})
+    (change,) = serving.cluster_overrides(model, fleet.runtimes).values()
+    assert change["/spec/predictor/model/runtime"] == "vllm-cpu"
+    assert change["/spec/predictor/model/args"] == ["--max-model-len=8192"]
+    assert "nvidia.com/gpu" not in change["/spec/predictor/model/resources"]["limits"]
+
+
+def test_a_model_on_cpu_asks_for_no_gpu_and_for_its_node(local: FleetSpec) -> None:
+    predictor = serving.inference_service(local.models[0], local.runtimes)["spec"]["predictor"]
+    assert predictor["nodeSelector"] == {labels.LABEL_ACCELERATOR: "cpu"}
+    assert predictor["model"]["runtime"] == "vllm-cpu"
+    assert predictor["model"]["resources"]["limits"] == {"cpu": "500m", "memory": "2Gi"}
+    assert predictor["model"]["args"] == ["--max-model-len=1024", "--max-num-seqs=8", "--kv-cache-memory-bytes=67108864", "--enforce-eager"]
+    assert predictor["deploymentStrategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
+
+
+def test_without_a_length_the_model_gets_all_it_can() -> None:
+    _, model = parsed()
+    assert serving.arguments(model, model.accelerator)[0] == "--max-model-len=8192"
+
+
+def test_the_mode_is_written_out_because_kserves_default_differs() -> None:
+    fleet, model = parsed()
+    annotations = serving.inference_service(model, fleet.runtimes)["metadata"]["annotations"]
+    assert annotations["serving.kserve.io/deploymentMode"] == "Standard"
+    # With an autoscaler KServe drops minReplicas, and with it Karmada's division.
+    assert annotations["serving.kserve.io/autoscalerClass"] == "none"
+
+
+def test_pulumi_waits_for_one_ready_cluster_and_longer_than_a_load_takes(local: FleetSpec) -> None:
+    for model in local.models:
+        annotations = serving.inference_service(model, local.runtimes)["metadata"]["annotations"]
+        assert annotations[WAIT_FOR] == "condition=Ready"
+        runtime = local.runtimes.for_accelerator(model.accelerator.type)
+        assert int(annotations[TIMEOUT_SECONDS]) > runtime.startup_seconds
+
+
+@pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
+def test_the_runtimes_start_vllm_the_same_way_everywhere(local: FleetSpec, name: str) -> None:
+    spec = local.runtimes.for_accelerator("cpu" if name == labels.RUNTIME_CPU else "H100")
+    body = serving.serving_runtime(name, spec)
+    (container,) = body["spec"]["containers"]
+    assert container["name"] == "kserve-container"
+    assert container["command"] == ["vllm", "serve"]
+    assert container["args"][:4] == ["/mnt/models", "--served-model-name={{.Name}}", "--host=$(POD_IP)", "--port=8080"]
+    assert container["env"][0] == {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
+    assert body["metadata"]["labels"][labels.LABEL_PROPAGATE] == "all"
+    # Istio reads the protocol from the name of the port.
+    assert container["ports"][0]["name"].startswith("http")
+
+
+def test_probes_ask_for_health_and_a_busy_server_is_never_restarted(local: FleetSpec) -> None:
+    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, local.runtimes.vllm)["spec"]["containers"]
+    startup = container["startupProbe"]
+    assert startup["httpGet"] == container["readinessProbe"]["httpGet"] == {"path": "/health", "port": 8080}
+    assert startup["periodSeconds"] * startup["failureThreshold"] >= local.runtimes.vllm.startup_seconds
+    assert "livenessProbe" not in container
+
+
+@pytest.mark.parametrize("drain", [0, 15])
+def test_shutdown_drains_before_it_kills(drain: int) -> None:
+    raw = fleets.small()
+    raw["runtimes"] = {"vllm": {"drainSeconds": drain, "shutdownSeconds": 40}}
+    fleet = parse_fleet(raw)
+    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, fleet.runtimes.vllm)["spec"]["containers"]
+    predictor = serving.inference_service(fleet.models[0], fleet.runtimes)["spec"]["predictor"]
+    # vLLM's default of 0 would cut off what is under way.
+    assert "--shutdown-timeout=40" in container["args"]
+    assert predictor["terminationGracePeriodSeconds"] > drain + 40
+    assert container.get("lifecycle") == ({"preStop": {"sleep": {"seconds": drain}}} if drain else None)
