@@ -96,7 +96,7 @@ class Kube:
         loopback = httpx.URL(connection.server).host in ("127.0.0.1", "localhost", "::1")
         self._http = httpx.Client(
             base_url=connection.server,
-            verify=connection.ssl_context if connection.ssl_context else False,
+            verify=connection.ssl_context or False,
             headers=connection.headers,
             timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),

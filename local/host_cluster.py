@@ -13,8 +13,8 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ class PortError(Exception):
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[None]:
+def _locked(path: Path) -> Generator[None]:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
@@ -92,7 +92,7 @@ class HostCluster:
         return json.loads((self.dir / "cluster.json").read_text())
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
+    def locked(self) -> Generator[None]:
         """One change of this cluster at a time, over processes."""
         with _locked(paths.STATE / "locks" / self.name):
             yield
@@ -179,10 +179,8 @@ class HostCluster:
         deadline = time.monotonic() + timeout_s
         status = UnitStatus(name=name)
         while time.monotonic() < deadline:
-            try:
+            with suppress(FileNotFoundError, ValueError):
                 status = UnitStatus.from_json((self.dir / "run" / f"{name}.json").read_text())
-            except (FileNotFoundError, ValueError):
-                pass
             if status.digest == unit.digest and status.ready:
                 return
             if status.restarts > 0 and "address already in use" in self._log_tail(name):

@@ -4,7 +4,7 @@ Everything lives in the cluster's pki/ folder, keys readable by their owner only
 serves this one cluster on loopback; it is not for clusters that anyone else reaches.
 """
 
-import datetime
+import datetime as dt
 import ipaddress
 import os
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_VALID = datetime.timedelta(days=3650)
+_VALID = dt.timedelta(days=3650)
 
 
 class HasFolder(Protocol):
@@ -55,10 +55,10 @@ def _new_key() -> ec.EllipticCurvePrivateKey:
 
 
 def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-    now = datetime.datetime.now(datetime.UTC)
+    now = dt.datetime.now(dt.UTC)
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     # An hour back: a clock that is set right after a start must not make the certificates invalid.
-    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - datetime.timedelta(hours=1))
+    builder = builder.serial_number(x509.random_serial_number()).not_valid_before(now - dt.timedelta(hours=1))
     return builder.not_valid_after(now + _VALID)
 
 

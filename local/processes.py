@@ -4,6 +4,7 @@ A marker is inherited by everything that a process starts, whatever it forks or 
 first, so it finds what process ids in files and process groups lose.
 """
 
+import contextlib
 import os
 import signal
 import time
@@ -36,10 +37,8 @@ def equals(name: str, value: str | os.PathLike[str]) -> Match:
 
 def signal_all(pids: list[int], number: int) -> None:
     for pid in pids:
-        try:
+        with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-        except ProcessLookupError:
-            pass
 
 
 def kill_all(match: Match, timeout_s: float = 10) -> int:

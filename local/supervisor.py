@@ -36,11 +36,12 @@ _STEADY_S = 30.0
 _LOG_LIMIT = 20 * 1024 * 1024
 _PR_SET_PDEATHSIG = 1
 
-_libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None
+# Loaded before any fork: a child between fork and exec must not load libraries.
+_libc = ctypes.CDLL(None)
 
 
 def _die_with_parent() -> None:
-    if _libc is not None:
+    if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 

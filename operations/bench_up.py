@@ -14,7 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from local.down import marked
+from local import processes
+from local.down import of_fleet
 from operations.preview_scale import measure as measure_preview
 from operations.status import table
 from toolchain import paths
@@ -25,7 +26,7 @@ _RESULTS = paths.REPO / "bench-results"
 def resident_mib(state: Path) -> float:
     """Memory of all processes of a fleet, in MiB, shared pages counted once (Pss)."""
     total = 0
-    for pid in marked(state):
+    for pid in processes.find(of_fleet(state)):
         try:
             rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
         except OSError:

@@ -13,12 +13,13 @@ from typing import Any
 
 import httpx
 
-from operations import stack as stacks
+from local.host_cluster import all_clusters
 from operations import status
 from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.progress import Progress
-from toolchain import env, paths, tools
+from operations.stack import backend_exists, outputs_of, run_up, select
+from toolchain import paths, tools
 
 # How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
 _SERVING_TIMEOUT_S = 600.0
@@ -26,8 +27,6 @@ _SERVING_TIMEOUT_S = 600.0
 
 def _revive(progress: Progress) -> None:
     """Starts local clusters that are declared but not running: after a reboot, a crash or a drill."""
-    from local.host_cluster import all_clusters
-
     for cluster in all_clusters():
         if not cluster.alive():
             progress.say(f"  {cluster.name} was not running: started again")
@@ -42,7 +41,7 @@ def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
             progress.say(f"  waiting for {'; '.join(missing)}")
             told = missing
         if time.monotonic() > deadline:
-            raise FleetError(f"not ready after {_SERVING_TIMEOUT_S:.0f} s: {'; '.join(missing)}", hint="see `make status` and the logs: .venv/bin/fleet logs CLUSTER")
+            raise FleetError(f"not ready after {_SERVING_TIMEOUT_S:.0f} s: {'; '.join(missing)}", hint="see `make status`, and .venv/bin/fleet logs CLUSTER")
         time.sleep(1)
 
 
@@ -72,9 +71,9 @@ def up(arguments: argparse.Namespace) -> None:
         with progress.stage("local clusters"):
             _revive(progress)
         with progress.stage(f"pulumi up -s {arguments.stack}"):
-            stack = stacks.select(arguments.stack)
-            _, changes = stacks.up(stack, progress)
-            outputs = stacks.outputs(stack)
+            stack = select(arguments.stack)
+            _, changes = run_up(stack, progress)
+            outputs = outputs_of(stack)
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
             _await_models(outputs, progress)
@@ -89,7 +88,7 @@ def up(arguments: argparse.Namespace) -> None:
 
 
 def show_status(arguments: argparse.Namespace) -> None:
-    state = status.gather(stacks.outputs(_existing(arguments.stack)))
+    state = status.gather(outputs_of(_existing(arguments.stack)))
     print(status.render(state))
 
 
@@ -101,9 +100,9 @@ def show_outputs(arguments: argparse.Namespace) -> None:
 
 
 def _existing(name: str) -> Any:
-    if not stacks.backend_exists(paths.STATE):
+    if not backend_exists(paths.STATE):
         raise FleetError(f"no fleet is up in {paths.STATE.name}/", hint="make up")
-    stack = stacks.select(name)
+    stack = select(name)
     if not stack.outputs():
         raise FleetError(f"stack `{name}` has nothing deployed", hint="make up")
     return stack

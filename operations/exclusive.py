@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from operations.errors import FleetError
 
 
 @contextmanager
-def exclusive(path: Path, what: str) -> Iterator[None]:
+def exclusive(path: Path, what: str) -> Generator[None]:
     """Holds `path` as a lock. Raises FleetError that names the holder when someone else has it.
 
     The lock is the kernel's (flock): it goes with the last process that holds it, so a killed run never has to be

@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -19,7 +19,7 @@ class Progress:
         print(f"[{elapsed:6.1f}s] {text}", file=sys.stderr, flush=True)
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str) -> Generator[None]:
         """Names what is being done; its seconds are kept for `make bench-up`, also when it fails."""
         begun = time.monotonic()
         self.say(name)

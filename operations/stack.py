@@ -4,6 +4,7 @@ Everything here is what `pulumi up -s ENV` does in a shell prepared by `eval "$(
 how progress is shown.
 """
 
+import contextlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,6 +14,7 @@ from pulumi import automation
 from pulumi.automation import errors as pulumi_errors
 from pulumi.automation import events
 
+from local.down import RUN
 from operations.errors import FleetError
 from operations.progress import Progress
 from toolchain import env, paths
@@ -37,7 +39,9 @@ def select(name: str) -> automation.Stack:
         raise FleetError(f"no stack file for `{name}`: {stack_file.relative_to(paths.REPO)}", hint=f"copy an existing one; there are: {known}")
     env.prepare()
     os.environ.update(env.variables())
-    workspace = automation.LocalWorkspaceOptions(work_dir=str(paths.REPO), env_vars=env.variables())
+    # For the engine and its plugins alone: a shell that carried it would be killed by `make down` with all it runs.
+    marked = {**env.variables(), RUN: str(paths.STATE.resolve())}
+    workspace = automation.LocalWorkspaceOptions(work_dir=str(paths.REPO), env_vars=marked)
     return automation.create_or_select_stack(stack_name=name, work_dir=str(paths.REPO), opts=workspace)
 
 
@@ -72,14 +76,12 @@ class Printer:
                     self.failures.append(f"{subject}{text}")
 
 
-def up(stack: automation.Stack, progress: Progress) -> tuple[Mapping[str, automation.OutputValue], int]:
+def run_up(stack: automation.Stack, progress: Progress) -> tuple[Mapping[str, automation.OutputValue], int]:
     """Runs the update. Returns outputs and how many resources changed. Raises FleetError with the engine's own words."""
     printer = Printer(progress)
-    try:
-        # A killed run leaves its lock file in the file backend. Our own lock says that nobody is at work now.
+    # A killed run leaves its lock file in the file backend. Our own lock says that nobody is at work now.
+    with contextlib.suppress(pulumi_errors.CommandError):
         stack.cancel()
-    except pulumi_errors.CommandError:
-        pass
     try:
         result = stack.up(on_event=printer, color="never", suppress_progress=True, suppress_outputs=True)
     except pulumi_errors.CommandError as error:
@@ -95,7 +97,7 @@ def _essence(text: str) -> str:
     return "\n".join(errors or lines[-20:])
 
 
-def outputs(stack: automation.Stack) -> dict[str, Any]:
+def outputs_of(stack: automation.Stack) -> dict[str, Any]:
     """The stack outputs with secrets in clear, for use inside this process only."""
     return {key: value.value for key, value in stack.outputs().items()}
 

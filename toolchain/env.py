@@ -35,8 +35,6 @@ def variables() -> dict[str, str]:
         # Text built from an Output by mistake becomes an error instead of a strange value.
         "PULUMI_ERROR_OUTPUT_STRING": "true",
         "KUBECONFIG": str(paths.STATE / "kubeconfig"),
-        # By this `make down` finds the engine and its plugins after a crash.
-        "FLEET_RUN": str(paths.STATE.resolve()),
     }
 
 
