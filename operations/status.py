@@ -10,6 +10,7 @@ from typing import Any
 from components.labels import LABEL_MODEL
 from kube.client import ApiError, Kube, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
+from local.host_cluster import HostCluster
 
 MODELS_NAMESPACE = "models"
 _TIMEOUT_S = 2.0
@@ -30,7 +31,6 @@ class ClusterState:
     name: str
     version: str = ""
     gpus: int = 0
-    control_planes: dict[str, str] = field(default_factory=dict[str, str])
     models: dict[str, ModelState] = field(default_factory=dict[str, ModelState])
     error: str = ""
 
@@ -84,6 +84,24 @@ def hub_state(kubeconfig: str) -> HubState:
     )
 
 
+# Units of a local cluster that belong to a control plane, by the beginning of their name.
+_CONTROL_PLANES = {"karmada": "karmada", "kserve": "kserve", "istiod": "istio", "regional-gateway": "gateways", "front-door": "gateways"}
+
+
+def control_planes(name: str) -> str:
+    """`karmada 4/4` or `istio 1/1, kserve 0/1`: processes ready of processes declared. Empty for a cluster that is not local."""
+    cluster = HostCluster(name)
+    if not cluster.exists():
+        return ""
+    ready: dict[str, list[bool]] = {}
+    running = cluster.alive()
+    for unit in cluster.status():
+        for prefix, plane in _CONTROL_PLANES.items():
+            if unit.name.startswith(prefix):
+                ready.setdefault(plane, []).append(running and unit.ready)
+    return ", ".join(f"{plane} {sum(each)}/{len(each)}" for plane, each in sorted(ready.items()))
+
+
 @dataclass(frozen=True)
 class FleetState:
     """The whole fleet as asked, beside the stack outputs that say what was declared."""
@@ -122,14 +140,13 @@ def table(rows: list[tuple[str, ...]]) -> str:
 def render(state: FleetState) -> str:
     """The tables that `fleet status` prints."""
     declared: dict[str, Any] = state.outputs.get("clusters", {})
-    clusters: list[tuple[str, ...]] = [("CLUSTER", "REGION", "DRIVER", "KUBERNETES", "KARMADA", "GPUS", "NOTE")]
-    hub_note = state.hub.error or "hub"
-    clusters.append(("hub", "-", "-", state.hub.version or "-", "-", "-", hub_note))
+    clusters: list[tuple[str, ...]] = [("CLUSTER", "REGION", "DRIVER", "KUBERNETES", "JOINED", "GPUS", "CONTROL PLANES", "NOTE")]
+    clusters.append(("hub", "-", "-", state.hub.version or "-", "-", "-", control_planes("hub") or "-", state.hub.error))
     for name, facts in declared.items():
         cluster = state.clusters.get(name, ClusterState(name, error="no kubeconfig in the outputs"))
         joined = {True: "Ready", False: "NotReady", None: "-"}[state.hub.members.get(name)]
         gpus = "-" if cluster.error else str(cluster.gpus)
-        clusters.append((name, facts["region"], facts["driver"], cluster.version or "-", joined, gpus, cluster.error))
+        clusters.append((name, facts["region"], facts["driver"], cluster.version or "-", joined, gpus, control_planes(name) or "-", cluster.error))
     models: list[tuple[str, ...]] = [("MODEL", "CLUSTER", "WEIGHT", "DECLARED", "SCHEDULED", "READY")]
     for model, placement in state.outputs.get("placements", {}).items():
         scheduled = state.hub.scheduled.get(model, {})
