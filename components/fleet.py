@@ -102,6 +102,8 @@ class Fleet(pulumi.ComponentResource):
         gone_with = cluster.owner if all_go else None
         provider = Provider(
             name,
+            # The hub holds what this program declares. An object that an interrupted run made is taken over, not an error.
+            upsert_existing_objects=True,
             kubeconfig=cluster.kubeconfig,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[karmada.ready], deleted_with=gone_with),
         )

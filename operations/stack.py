@@ -82,12 +82,26 @@ def run_up(stack: automation.Stack, progress: Progress) -> tuple[Mapping[str, au
     # A killed run leaves its lock file in the file backend. Our own lock says that nobody is at work now.
     with contextlib.suppress(pulumi_errors.CommandError):
         stack.cancel()
+    _forget_interrupted(stack, progress)
     try:
         result = stack.up(on_event=printer, color="never", suppress_progress=True, suppress_outputs=True)
     except pulumi_errors.CommandError as error:
         told = "\n".join(printer.failures) or _essence(str(error))
         raise FleetError(f"pulumi up failed:\n{told}", hint="what was done is kept; mend the cause and run it again") from None
     return result.outputs, printer.changes
+
+
+def _forget_interrupted(stack: automation.Stack, progress: Progress) -> None:
+    """Takes the marks of an interrupted run out of the state.
+
+    The engine would warn of them for ever, since only an interactive refresh clears them. Every operation of this
+    program can be repeated: commands are idempotent, and the hub's provider takes over objects that are already there.
+    """
+    exported = stack.export_stack()
+    state = exported.deployment or {}
+    if pending := state.get("pending_operations"):
+        progress.say(f"  an earlier run was interrupted in {len(pending)} operations; they are done again")
+        stack.import_stack(automation.Deployment(exported.version, {**state, "pending_operations": []}))
 
 
 def _essence(text: str) -> str:
