@@ -33,6 +33,17 @@ def _revive(progress: Progress) -> None:
             subprocess.run([sys.executable, "-m", "local.driver", "cluster", "start", cluster.name], check=True, stdout=subprocess.DEVNULL)
 
 
+def _claim(stack: str) -> None:
+    """One stack's local clusters per state folder: two stacks may both have a us-east, and would change each other's."""
+    owner = paths.STATE / "stack"
+    if owner.exists() and all_clusters() and owner.read_text() != stack:
+        own = f"FLEET_STATE={paths.STATE.with_name(f'.fleet-{stack}').name}"
+        raise FleetError(
+            f"{paths.STATE.name}/ holds the running stack `{owner.read_text()}`, got: `{stack}`", hint=f"make down, or give it a folder of its own: {own}"
+        )
+    owner.write_text(stack)
+
+
 def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
     deadline = time.monotonic() + _SERVING_TIMEOUT_S
     told: list[str] = []
@@ -68,10 +79,11 @@ def _first_answer(outputs: dict[str, Any]) -> tuple[str, str]:
 def up(arguments: argparse.Namespace) -> None:
     progress = Progress()
     with exclusive(paths.STATE / "up.lock", "fleet up"):
+        stack = select(arguments.stack)
+        _claim(arguments.stack)
         with progress.stage("local clusters"):
             _revive(progress)
         with progress.stage(f"pulumi up -s {arguments.stack}"):
-            stack = select(arguments.stack)
             _, changes = run_up(stack, progress)
             outputs = outputs_of(stack)
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
