@@ -108,13 +108,12 @@ class Fleet(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[karmada.ready], deleted_with=gone_with),
         )
         inherit = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[karmada.ready], deleted_with=gone_with)
-        # Karmada copies namespaces to the members by itself.
         namespaces = [self._namespace(each, inherit) for each in (labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS)]
         objects = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=namespaces, deleted_with=gone_with)
         return _Hub(cluster=cluster, karmada=karmada.ready, objects=objects)
 
     def _namespace(self, name: str, opts: pulumi.ResourceOptions) -> pulumi.Resource:
-        metadata = labels.metadata(name, component="fleet")
+        metadata = labels.metadata(name, component="fleet", extra={labels.SKIP_AUTO_PROPAGATION: "true"})
         return Namespace(f"namespace-{name}", metadata={"name": metadata["name"], "labels": metadata["labels"]}, opts=opts)
 
     def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None) -> _Member:

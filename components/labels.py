@@ -16,6 +16,8 @@ LABEL_CAPACITY_TYPE = PREFIX + "capacity-type"
 # `all`: placement.py propagates the object from the hub to every member.
 LABEL_PROPAGATE = PREFIX + "propagate"
 PROPAGATE_ALL = "all"
+# Read by Karmada's namespace controller: placement.py sends these namespaces to the members, and keeps them there.
+SKIP_AUTO_PROPAGATION = "namespace.karmada.io/skip-auto-propagation"
 # Which door a route belongs to. Written by mesh.py, read by its override policy, which names the cluster in answers.
 LABEL_DOOR = PREFIX + "door"
 # What the object does for the fleet: serving, placement, mesh. For people.

@@ -42,6 +42,7 @@ KARMADA_TAINTS = ("cluster.karmada.io/not-ready", "cluster.karmada.io/unreachabl
 _INTERPRETER = {
     "replicaResource": "get_replicas",
     "replicaRevision": "revise_replica",
+    "retention": "retain",
     "statusReflection": "reflect_status",
     "statusAggregation": "aggregate_status",
     "healthInterpretation": "interpret_health",
@@ -164,6 +165,35 @@ def strip_pulumi_annotations() -> dict[str, Any]:
     }
 
 
+def namespaces_policy(clusters: Sequence[str], namespaces: Sequence[str]) -> dict[str, Any]:
+    """Sends the fleet's namespaces to every member, and leaves them there when a member goes.
+
+    Karmada's own copying of namespaces is off for these (labels.SKIP_AUTO_PROPAGATION): it refuses a namespace that the
+    member already has, and deletes one that it made, with all that is in it, when the member is unjoined.
+    """
+    return {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "ClusterPropagationPolicy",
+        "metadata": labels.metadata("namespaces", component="placement"),
+        "spec": {
+            "resourceSelectors": [{"apiVersion": "v1", "kind": "Namespace", "name": name} for name in namespaces],
+            "conflictResolution": "Overwrite",
+            "preserveResourcesOnDeletion": True,
+            "placement": _everywhere(clusters),
+        },
+    }
+
+
+def _everywhere(clusters: Sequence[str]) -> dict[str, Any]:
+    # What every member holds stays on a lost one: it may be cut off from the hub only, and serve.
+    tolerations = [{"key": key, "operator": "Exists"} for key in (*KARMADA_TAINTS, labels.TAINT_LOST)]
+    return {
+        "clusterAffinity": {"clusterNames": sorted(clusters)},
+        "clusterTolerations": tolerations,
+        "replicaScheduling": {"replicaSchedulingType": "Duplicated"},
+    }
+
+
 def cluster_taint_policy() -> dict[str, Any]:
     """Taints a cluster that is lost, so that its models are evicted; takes the taint off when it is back.
 
@@ -185,8 +215,6 @@ def cluster_taint_policy() -> dict[str, Any]:
 def shared_policy(clusters: Sequence[str]) -> dict[str, Any]:
     """Copies what is labelled LABEL_PROPAGATE to every member, one that is away included: it catches up on its return."""
     selector = {"matchLabels": {labels.LABEL_PROPAGATE: labels.PROPAGATE_ALL}}
-    # Routes of a lost cluster stay: it may be cut off from the hub only, and serve.
-    tolerations = [{"key": key, "operator": "Exists"} for key in (*KARMADA_TAINTS, labels.TAINT_LOST)]
     return {
         "apiVersion": "policy.karmada.io/v1alpha1",
         "kind": "ClusterPropagationPolicy",
@@ -194,11 +222,7 @@ def shared_policy(clusters: Sequence[str]) -> dict[str, Any]:
         "spec": {
             "resourceSelectors": [{"apiVersion": api, "kind": kind, "labelSelector": selector} for api, kind in SHARED_KINDS],
             "conflictResolution": "Overwrite",
-            "placement": {
-                "clusterAffinity": {"clusterNames": sorted(clusters)},
-                "clusterTolerations": tolerations,
-                "replicaScheduling": {"replicaSchedulingType": "Duplicated"},
-            },
+            "placement": _everywhere(clusters),
         },
     }
 
@@ -247,8 +271,10 @@ class Federation(pulumi.ComponentResource):
         self.annotations = hub_object(f"{name}-annotations", strip_pulumi_annotations(), child)
         self.taints = hub_object(f"{name}-taints", cluster_taint_policy(), child)
         joined = pulumi.ResourceOptions(parent=self, depends_on=args.members)
+        namespaces = (labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS)
+        self.namespaces = hub_object(f"{name}-namespaces", namespaces_policy(args.clusters, namespaces), joined)
         self.shared = hub_object(f"{name}-shared", shared_policy(args.clusters), joined)
-        self.rules: list[pulumi.Resource] = [self.interpreter, self.annotations, self.taints, self.shared]
+        self.rules: list[pulumi.Resource] = [self.interpreter, self.annotations, self.taints, self.namespaces, self.shared]
         self.register_outputs({})
 
 

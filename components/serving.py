@@ -196,6 +196,8 @@ def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
     """
     env = {**_ENV, **(_CPU_ENV if name == labels.RUNTIME_CPU else {})}
     health = {"httpGet": {"path": HEALTH_PATH, "port": PORT}, "timeoutSeconds": _PROBE_SECONDS}
+    # vLLM 0.32 in bfloat16 dies by SIGILL on processors with AMX when the first request has a prompt of one token.
+    dtype = ["--dtype=float32"] if name == labels.RUNTIME_CPU else []
     # The kubelet refuses a sleep of 0.
     drain = {"lifecycle": {"preStop": {"sleep": {"seconds": spec.drain_seconds}}}} if spec.drain_seconds else {}
     container = {
@@ -211,6 +213,7 @@ def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
             f"--shutdown-timeout={spec.shutdown_seconds}",
             # Or the log is mostly probes.
             f"--disable-access-log-for-endpoints={HEALTH_PATH},/metrics",
+            *dtype,
         ],
         "env": [
             {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
@@ -230,6 +233,8 @@ def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
         "metadata": labels.metadata(name, component="serving", propagate=True),
         "spec": {
             "supportedModelFormats": [{"name": "vLLM", "version": "1"}],
+            # KServe gives every service of this format the protocol v2 and refuses a runtime that does not list it.
+            "protocolVersions": ["v2", "v1"],
             "multiModel": False,
             "containers": [container],
         },

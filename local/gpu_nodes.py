@@ -10,6 +10,7 @@ from components.labels import LABEL_ACCELERATOR, LABEL_CAPACITY_TYPE, LABEL_POOL
 from kube.client import Kube, condition
 from local import node_agent
 from local.host_cluster import HostCluster
+from planning.accelerators import ACCELERATORS
 
 Object = dict[str, Any]
 
@@ -66,7 +67,7 @@ def node(cluster: str, pool: Object, number: int, facts: Object) -> Object:
         "topology.kubernetes.io/region": facts["region"],
         "topology.kubernetes.io/zone": facts["zone"],
         # As NVIDIA's GPU feature discovery writes them.
-        "nvidia.com/gpu.product": f"NVIDIA-{pool['accelerator']}",
+        "nvidia.com/gpu.product": ACCELERATORS[pool["accelerator"]].product,
         "nvidia.com/gpu.count": gpus,
         LABEL_ACCELERATOR: pool["accelerator"],
         LABEL_POOL: pool["name"],

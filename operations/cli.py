@@ -56,14 +56,12 @@ def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
         time.sleep(1)
 
 
-def _first_answer(outputs: dict[str, Any]) -> tuple[str, str]:
-    """(model, base URL) of the first model that answers a chat completion through its front door.
-
-    Models on simulated GPUs have no server behind them and answer 503: that is their normal state here.
-    """
+def _first_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]:
+    """(model, base URL) of the first of `models` that answers a chat completion through its front door."""
     refusals: list[str] = []
-    for model, facts in outputs["endpoints"]["models"].items():
-        url = f"{facts['openaiBaseUrl']}/chat/completions"
+    for model in models:
+        base_url = outputs["endpoints"]["models"][model]["openaiBaseUrl"]
+        url = f"{base_url}/chat/completions"
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
         try:
             answer = httpx.post(url, json=body, timeout=60, trust_env=False)
@@ -71,7 +69,7 @@ def _first_answer(outputs: dict[str, Any]) -> tuple[str, str]:
             refusals.append(f"{model}: {error}")
             continue
         if answer.status_code == 200 and answer.json()["choices"][0]["message"] is not None:
-            return model, facts["openaiBaseUrl"]
+            return model, base_url
         refusals.append(f"{model}: HTTP {answer.status_code} {answer.text.strip()[:200]}")
     raise FleetError("no model answers a completion through its front door:\n" + "\n".join(refusals))
 
@@ -89,12 +87,19 @@ def up(arguments: argparse.Namespace) -> None:
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
             _await_models(outputs, progress)
-        with progress.stage("first completion"):
-            model, base_url = _first_answer(outputs)
+        state = status.gather(outputs)
+        served: tuple[str, str] | None = None
+        if answering := state.answering():
+            with progress.stage("first completion"):
+                served = _first_answer(outputs, answering)
         progress.say("ready")
     if arguments.stages:
         Path(arguments.stages).write_text(json.dumps({"stages": progress.stages, "changes": changes}))
-    print(status.render(status.gather(outputs)))
+    print(status.render(state))
+    if served is None:
+        print("\nall models run on simulated GPUs: their requests answer 503")
+        return
+    model, base_url = served
     request = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
     print(f"\ncurl -s {base_url}/chat/completions -H 'Content-Type: application/json' -d '{request}'")
 

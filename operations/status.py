@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.labels import LABEL_MODEL
+from components.labels import LABEL_ACCELERATOR, LABEL_MODEL
 from kube.client import ApiError, Kube, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from local.host_cluster import HostCluster
@@ -18,10 +18,14 @@ _TIMEOUT_S = 2.0
 
 @dataclass(frozen=True)
 class ModelState:
-    """One model in one cluster: replicas that its Deployment wants and replicas that are ready."""
+    """One model in one cluster: replicas that its Deployment wants and replicas that are ready.
+
+    accelerator: what its pods run on, a GPU type or `cpu`.
+    """
 
     desired: int
     ready: int
+    accelerator: str = ""
 
 
 @dataclass(frozen=True)
@@ -56,7 +60,8 @@ def cluster_state(name: str, kubeconfig: str) -> ClusterState:
             for deployment in api.list("apps/v1", "Deployment", MODELS_NAMESPACE, label_selector=LABEL_MODEL):
                 model = deployment["metadata"]["labels"][LABEL_MODEL]
                 ready = int(deployment.get("status", {}).get("readyReplicas", 0))
-                models[model] = ModelState(int(deployment["spec"].get("replicas", 0)), ready)
+                selector = deployment["spec"]["template"]["spec"].get("nodeSelector") or {}
+                models[model] = ModelState(int(deployment["spec"].get("replicas", 0)), ready, selector.get(LABEL_ACCELERATOR, ""))
             return ClusterState(name, version, gpus, models=models)
     except (Unreachable, ApiError, KubeconfigError) as error:
         return ClusterState(name, error=str(error))
@@ -109,6 +114,15 @@ class FleetState:
     outputs: dict[str, Any]
     hub: HubState
     clusters: dict[str, ClusterState]
+
+    def answering(self) -> list[str]:
+        """Models that a server stands behind. On a local cluster GPUs are simulated, and their models answer 503."""
+
+        def real(cluster: str, model: str) -> bool:
+            state = self.clusters[cluster].models.get(model)
+            return state is not None and (state.accelerator == "cpu" or self.outputs["clusters"][cluster]["driver"] != "local")
+
+        return [model for model, placement in self.outputs.get("placements", {}).items() if any(real(cluster, model) for cluster in placement)]
 
     def missing(self) -> list[str]:
         """What is declared and not ready, one line each; empty when the fleet serves as declared."""

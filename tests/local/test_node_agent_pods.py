@@ -332,8 +332,12 @@ def test_kubectl_logs_shows_this_run_and_the_one_before(cluster: HostCluster, ap
     wait(lambda: container_status(api, "talks")["restartCount"] == 1, "the restart")
     assert kubectl(cluster, "logs", "talks", "--previous") == line
     follower = subprocess.Popen([*_kubectl(cluster), "logs", "talks", "-f"], stdout=subprocess.PIPE, text=True)
+    assert follower.stdout is not None
+    # Deleted before kubectl has asked, the pod would have no log to follow.
+    assert follower.stdout.readline() == line
     api.delete("v1", "Pod", "talks", "default")
-    assert follower.communicate(timeout=30)[0].startswith(line), "a follower is let go when the pod ends"
+    assert follower.wait(timeout=30) == 0, "a follower is let go when the pod ends"
+    follower.stdout.close()
 
 
 def test_exec_says_that_there_is_no_container_to_enter(cluster: HostCluster, api: Kube, tmp_path: Path) -> None:

@@ -18,19 +18,21 @@ GENERATION = "resourcetemplate.karmada.io/generation"
 @pytest.fixture(scope="module")
 def interpret(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Runs one operation: interpret(operation, observed=…, status=[…], replicas=…) → the results, by description."""
-    try:
-        karmadactl = tools.path("karmadactl")
-    except tools.ToolError as error:
-        pytest.skip(f"karmadactl is not built: {error}")
+    karmadactl = tools.path("karmadactl")
     folder = tmp_path_factory.mktemp("interpreter")
     (folder / "rules.yaml").write_text(yaml.safe_dump(placement.resource_interpreter()))
 
-    def run(operation: str, observed: Any = None, status: list[Any] | None = None, replicas: int | None = None, check: bool = True) -> dict[str, Any]:
+    def run(
+        operation: str, observed: Any = None, status: list[Any] | None = None, replicas: int | None = None, check: bool = True, desired: Any = None
+    ) -> dict[str, Any]:
         command = [str(karmadactl), "interpret", "-f", str(folder / "rules.yaml"), "--operation", operation]
         # An API server is never asked; without a kubeconfig the command would still look for one.
         if observed is not None:
             (folder / "observed.yaml").write_text(yaml.safe_dump(observed))
             command += ["--observed-file", str(folder / "observed.yaml")]
+        if desired is not None:
+            (folder / "desired.yaml").write_text(yaml.safe_dump(desired))
+            command += ["--desired-file", str(folder / "desired.yaml")]
         if status is not None:
             (folder / "status.yaml").write_text(yaml.safe_dump_all(status))
             command += ["--status-file", str(folder / "status.yaml")]
@@ -225,8 +227,26 @@ def test_dependencies_are_secrets_claims_and_config_maps(interpret: Any) -> None
     }
 
 
+def test_the_id_of_a_policy_made_anew_does_not_reach_the_pods(interpret: Any) -> None:
+    label = "propagationpolicy.karmada.io/permanent-id"
+    desired, observed = service(), member()
+    desired["metadata"]["labels"][label] = "new"
+    observed["metadata"]["labels"][label] = "held"
+    retained = interpret("Retain", desired=desired, observed=observed)["retained"]
+    assert retained["metadata"]["labels"][label] == "held"
+    assert retained["spec"] == desired["spec"], "what Pulumi declares still arrives"
+
+
 def test_every_rule_that_karmada_asks_about_has_a_script() -> None:
     rules = placement.resource_interpreter()["spec"]["customizations"]
-    assert set(rules) == {"replicaResource", "replicaRevision", "statusReflection", "statusAggregation", "healthInterpretation", "dependencyInterpretation"}
+    assert set(rules) == {
+        "replicaResource",
+        "replicaRevision",
+        "retention",
+        "statusReflection",
+        "statusAggregation",
+        "healthInterpretation",
+        "dependencyInterpretation",
+    }
     scripts = {path.stem for path in (fleets.REPO / "components" / "lua").glob("*.lua")}
     assert len(scripts) == len(rules)
