@@ -12,6 +12,7 @@ from typing import Any
 
 from kube.client import KubeError
 from kube.kubeconfig import KubeconfigError
+from local import rebalance
 from local.host_cluster import HostCluster, PortError, UnitError, write_atomically
 from toolchain.tools import ToolError
 
@@ -80,11 +81,14 @@ def delete(noun: str, spec: Object) -> Object:
 
 
 def start(cluster: HostCluster) -> None:
-    """Runs the cluster again and does what was wanted of it meanwhile."""
+    """Runs the cluster again, does what was wanted of it meanwhile, and gives it its share of the replicas."""
     cluster.start()
     for path in sorted((cluster.dir / "wishes").glob("*.json")):
         wish = json.loads(path.read_text())
         apply(wish["noun"], wish["spec"])
+    if cluster.describe()["role"] == "member":
+        for model in rebalance.refill(cluster.name):
+            print(f"{model}: divided afresh, {cluster.name} is back", file=sys.stderr)
 
 
 def switch(verb: str, name: str) -> None:

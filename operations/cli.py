@@ -27,7 +27,8 @@ _SERVING_TIMEOUT_S = 600.0
 
 def _revive(progress: Progress) -> None:
     """Starts local clusters that are declared but not running: after a reboot, a crash or a drill."""
-    for cluster in all_clusters():
+    # The hub first: a region that comes back is given its share by the hub.
+    for cluster in sorted(all_clusters(), key=lambda each: each.describe()["role"] != "hub"):
         if not cluster.alive():
             progress.say(f"  {cluster.name} was not running: started again")
             subprocess.run([sys.executable, "-m", "local.driver", "cluster", "start", cluster.name], check=True, stdout=subprocess.DEVNULL)

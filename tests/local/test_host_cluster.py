@@ -123,14 +123,29 @@ def _take_ports(cluster: HostCluster, count: int) -> None:
 
 
 def test_drivers_that_run_at_the_same_time_take_different_ports(state: Path) -> None:
-    code = "import sys; from local.host_cluster import HostCluster; c = HostCluster(sys.argv[1]); print([c.port(str(n)) for n in range(10)])"
+    code = """
+import sys
+from local.host_cluster import HostCluster
+cluster = HostCluster(sys.argv[1])
+print("loaded", flush=True)
+sys.stdin.readline()
+print([cluster.port(str(number)) for number in range(25)])
+"""
     # PYTHONPATH: the test's own clone, wherever the package is installed from.
     environment = {**os.environ, "FLEET_STATE": str(state), "PYTHONPATH": str(paths.REPO)}
-    names = ("one", "two", "three", "one")
-    started = [subprocess.Popen([sys.executable, "-c", code, name], env=environment, stdout=subprocess.PIPE, text=True) for name in names]
-    one, two, three, again = (json.loads(each.communicate(timeout=60)[0]) for each in started)
-    assert one == again
-    assert len({*one, *two, *three}) == 30
+    names = ("one", "two", "three", "one", "two", "three")
+    started = [
+        subprocess.Popen([sys.executable, "-c", code, name], env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for name in names
+    ]
+    # All at once: their imports take longer than what is to collide.
+    assert all(each.stdout and each.stdout.readline() == "loaded\n" for each in started)
+    for each in started:
+        assert each.stdin
+        each.stdin.write("\n")
+        each.stdin.flush()
+    ports = [json.loads(each.communicate(timeout=60)[0]) for each in started]
+    assert ports[:3] == ports[3:]
+    assert len({port for each in ports for port in each}) == 75
 
 
 # Errors
