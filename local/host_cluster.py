@@ -22,13 +22,16 @@ import yaml
 
 from local import pki, processes
 from local.down import CELL
-from local.units import Unit, UnitStatus, read_units
+from local.supervisor import PORT_TAKEN
+from local.units import NAME, Unit, UnitStatus, read_units
 from toolchain import paths
 
 # Ports of all clusters lie here, below the ephemeral range (32768 up on Linux), so that no outgoing connection of any
 # program takes one between two starts of a cluster.
 _FIRST_PORT, _BLOCK, _BLOCKS = 20000, 32, 240
 _LOG_LINES = 15
+# The first three tries of a unit whose port is taken, 0.5, 1 and 2 seconds apart.
+_PORT_TAKEN_S = 4.0
 
 
 class UnitError(Exception):
@@ -77,6 +80,9 @@ class HostCluster:
     """A handle on a cluster folder; making one touches nothing."""
 
     def __init__(self, name: str) -> None:
+        # The name becomes a folder, and `delete` removes that folder.
+        if not NAME.match(name):
+            raise ValueError(f"cluster name must be lower-case letters, digits, `-` and `.`, got: `{name}`")
         self.name = name
         self.dir = paths.STATE / "clusters" / name
         self.kubeconfig = self.dir / "kubeconfig"
@@ -174,19 +180,21 @@ class HostCluster:
         return statuses
 
     def wait_ready(self, name: str, timeout_s: float) -> None:
-        """Waits until the unit as now defined is ready. Raises UnitError."""
+        """Waits until the unit as now defined is ready. Raises UnitError, at once where waiting is of no use."""
         unit = read_units(self.dir / "units")[name]
-        deadline = time.monotonic() + timeout_s
+        started = time.monotonic()
         status = UnitStatus(name=name)
-        while time.monotonic() < deadline:
+        while time.monotonic() < started + timeout_s:
             with suppress(FileNotFoundError, ValueError):
                 status = UnitStatus.from_json((self.dir / "run" / f"{name}.json").read_text())
             if status.digest == unit.digest and status.ready:
                 return
-            if status.restarts > 0 and "address already in use" in self._log_tail(name):
+            # The supervisor has tried again since: what it said before we came may be mended.
+            taken = status.exit_code == PORT_TAKEN and time.monotonic() > started + _PORT_TAKEN_S
+            if taken or self._supervisor() is None:
                 break
             time.sleep(0.05)
-        raise self._not_ready(unit, status, timeout_s)
+        raise self._not_ready(unit, status, time.monotonic() - started)
 
     def _log_tail(self, name: str) -> str:
         try:
@@ -199,13 +207,14 @@ class HostCluster:
         what = unit.ready.what if unit.ready else "its start"
         tail = self._log_tail(unit.name)
         parts = [f"{unit.name} on {self.name}: waited {timeout_s:.0f} s for {what}"]
+        if self._supervisor() is None:
+            parts.append("the cluster's supervisor does not run")
         if status.waiting_for:
             parts.append(f"it waits for {', '.join(status.waiting_for)}")
         if status.exit_code is not None:
             parts.append(f"exited with {status.exit_code}, {status.restarts} restarts")
         error = UnitError("; ".join(parts) + (f"\n{tail}" if tail else ""))
-        in_use = "address already in use" in tail
-        error.hint = PortError.hint if in_use else f"log: {self.dir / 'logs' / unit.name}.log"
+        error.hint = PortError.hint if status.exit_code == PORT_TAKEN else f"log: {self.dir / 'logs' / unit.name}.log"
         return error
 
     # The cluster as a whole
@@ -248,7 +257,7 @@ class HostCluster:
         environment = {name: os.environ[name] for name in keep if name in os.environ}
         environment |= {"FLEET_STATE": str(paths.STATE), CELL: str(self.dir.resolve())}
         with (self.dir / "logs" / "supervisor.log").open("ab") as log:
-            subprocess.Popen(
+            supervisor = subprocess.Popen(
                 [sys.executable, "-m", "local.supervisor", str(self.dir.resolve())],
                 cwd=paths.REPO,
                 env=environment,
@@ -259,7 +268,7 @@ class HostCluster:
             )
         deadline = time.monotonic() + 10
         while self._supervisor() is None:
-            if time.monotonic() > deadline:
+            if supervisor.poll() is not None or time.monotonic() > deadline:
                 error = UnitError(f"supervisor of {self.name}: does not start\n{self._log_tail('supervisor')}")
                 error.hint = f"log: {self.dir / 'logs' / 'supervisor.log'}"
                 raise error
@@ -267,6 +276,8 @@ class HostCluster:
 
     def start(self, timeout_s: float = 120) -> None:
         """Runs all units and waits for each; also after a kill, a freeze, or a reboot of the machine."""
+        # Also what an interrupted thaw left frozen.
+        self.thaw()
         self.ensure_supervised()
         for name in read_units(self.dir / "units"):
             self.wait_ready(name, timeout_s)
@@ -294,11 +305,13 @@ class HostCluster:
 
     def freeze(self) -> None:
         """SIGSTOPs every process: connections stay open and nobody answers, as in a hang or a partition."""
-        pids = processes.find(self._mine())
-        processes.signal_all(pids, signal.SIGSTOP)
         deadline = time.monotonic() + 5
-        # A stop is delivered when a process next runs. Whoever freezes a region wants it frozen on return.
-        while not all(processes.is_stopped(pid) for pid in pids if processes.exists(pid)) and time.monotonic() < deadline:
+        # A stop is delivered when a process next runs, and one may be forked meanwhile. Whoever freezes a region wants it
+        # frozen on return.
+        while running := [pid for pid in processes.find(self._mine()) if not processes.is_stopped(pid)]:
+            processes.signal_all(running, signal.SIGSTOP)
+            if time.monotonic() > deadline:
+                raise UnitError(f"{self.name}: processes do not stop: {' '.join(map(str, running))}")
             time.sleep(0.001)
 
     def thaw(self) -> None:
@@ -306,9 +319,14 @@ class HostCluster:
 
     def delete(self) -> None:
         """Ends all processes and removes the folder."""
-        self.kill()
-        if self.dir.exists():
-            shutil.rmtree(self.dir)
+        with self.locked():
+            self.kill()
+            trash = paths.STATE / "trash"
+            if self.dir.exists():
+                # Gone under its name at once: half a folder must not be taken for a cluster with half its data.
+                trash.mkdir(exist_ok=True)
+                self.dir.rename(trash / f"{self.name}-{time.time_ns()}")
+            shutil.rmtree(trash, ignore_errors=True)
         merge_kubeconfigs()
 
 

@@ -5,7 +5,9 @@ removed, and writes run/<unit>.json for those who wait. It takes no commands: wh
 there is nothing to lose when either side dies. Standard library only, because it stays resident once per cluster.
 """
 
+import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import signal
@@ -15,6 +17,7 @@ import sys
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
 from functools import partial
@@ -34,7 +37,11 @@ _BACKOFF_S = (0.5, 10.0)
 # A unit that ran this long starts again at once when it exits.
 _STEADY_S = 30.0
 _LOG_LIMIT = 20 * 1024 * 1024
+_LOG_LOOK_S = 30.0
 _PR_SET_PDEATHSIG = 1
+
+# Exit code of a unit that was not started because somebody listens on its port: a stranger's answers would make it ready.
+PORT_TAKEN = errno.EADDRINUSE
 
 # Loaded before any fork: a child between fork and exec must not load libraries.
 _libc = ctypes.CDLL(None)
@@ -75,8 +82,13 @@ class Supervisor:
     def run(self) -> None:
         signal.signal(signal.SIGTERM, self._stop)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
+        look = time.monotonic()
         while not self.stopping:
             self._read()
+            if time.monotonic() >= look:
+                look = time.monotonic() + _LOG_LOOK_S
+                for log in (self.folder / "logs").glob("*.log"):
+                    _cap(log)
             for child in self._in_order():
                 self._look_after(child)
             time.sleep(_TICK_S)
@@ -136,7 +148,6 @@ class Supervisor:
         own = self.folder / "tmp" / unit.name
         own.mkdir(parents=True, exist_ok=True)
         log = self.folder / "logs" / f"{unit.name}.log"
-        _cap(log)
         environment = {
             **{name: os.environ[name] for name in ("PATH", "HOME", "LANG", "USER", "FLEET_STATE", "FLEET_CACHE") if name in os.environ},
             "TMPDIR": str(own),
@@ -147,6 +158,10 @@ class Supervisor:
         child.restarts += 1
         child.started_at = time.time()
         with log.open("ab") as stream:
+            if unit.ready is not None and _accepts(_address(unit.ready)):
+                stream.write(f"not started: {unit.ready.what}, but another process listens there\n".encode())
+                self._put_off(child, PORT_TAKEN)
+                return
             try:
                 # The parent-death signal counts the forking thread's death, hence the main thread, here.
                 child.process = subprocess.Popen(
@@ -161,15 +176,18 @@ class Supervisor:
                 )
             except OSError as error:
                 stream.write(f"cannot be started: {error}\n".encode())
-                child.exit_code = 127
-                child.pause_s = min(max(_BACKOFF_S[0], child.pause_s * 2), _BACKOFF_S[1])
-                child.not_before = time.monotonic() + child.pause_s
+                self._put_off(child, 127)
                 return
         child.ready = unit.ready is None
 
+    def _put_off(self, child: _Child, exit_code: int) -> None:
+        child.exit_code = exit_code
+        child.pause_s = min(max(_BACKOFF_S[0], child.pause_s * 2), _BACKOFF_S[1])
+        child.not_before = time.monotonic() + child.pause_s
+
     def _await_ready(self, child: _Child, process: subprocess.Popen[bytes], probe: HttpReady | TcpReady) -> None:
         """Asks until the first good answer or the process's end. Runs beside the loop, since an answer may take its time."""
-        ask = partial(_accepts, probe) if isinstance(probe, TcpReady) else _HttpAsker(probe)
+        ask = partial(_accepts, _address(probe)) if isinstance(probe, TcpReady) else _HttpAsker(probe)
         while child.process is process and process.poll() is None and not self.stopping:
             if ask():
                 child.ready = child.process is process
@@ -237,24 +255,32 @@ class _HttpAsker:
             return False
 
 
-def _accepts(probe: TcpReady) -> bool:
+def _address(probe: HttpReady | TcpReady) -> tuple[str, int]:
+    if isinstance(probe, TcpReady):
+        return probe.host, probe.port
+    url = urllib.parse.urlsplit(probe.url)
+    return url.hostname or "127.0.0.1", url.port or (443 if url.scheme == "https" else 80)
+
+
+def _accepts(address: tuple[str, int]) -> bool:
     try:
-        create_connection((probe.host, probe.port), timeout=2).close()
+        create_connection(address, timeout=2).close()
     except OSError:
         return False
     return True
 
 
 def _cap(log: Path) -> None:
-    """Keeps the newer half of a log that grew over the limit."""
-    try:
+    """Moves the newer half of a log that grew over the limit to <name>.1 and empties it.
+
+    Emptied in place, because its writer has it open for appending.
+    """
+    with contextlib.suppress(FileNotFoundError):
         if log.stat().st_size > _LOG_LIMIT:
             with log.open("rb") as stream:
                 stream.seek(-_LOG_LIMIT // 2, os.SEEK_END)
-                tail = stream.read()
-            log.write_bytes(tail)
-    except FileNotFoundError:
-        pass
+                log.with_name(f"{log.name}.1").write_bytes(stream.read())
+            os.truncate(log, 0)
 
 
 def main() -> None:

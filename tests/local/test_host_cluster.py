@@ -439,3 +439,19 @@ def _listening(pids: list[int]) -> set[tuple[str, int]]:
                 packed = b"".join(bytes.fromhex(address[at : at + 8])[::-1] for at in range(0, len(address), 8))
                 found.add((socket.inet_ntop(family, packed), int(port, 16)))
     return found
+
+
+@pytest.mark.parametrize("name", ["", "../backend", "a/b", ".hidden"])
+def test_a_name_that_is_no_folder_of_its_own_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="cluster name must be"):
+        HostCluster(name)
+
+
+def test_a_stranger_on_the_port_makes_no_unit_ready(cluster: HostCluster) -> None:
+    unit = server(cluster)
+    assert isinstance(unit.ready, TcpReady)
+    cluster.put_unit(unit)
+    with socket.create_server((unit.ready.host, unit.ready.port)), pytest.raises(UnitError, match="another process listens there") as caught:
+        cluster.start(20)
+    assert "ss -ltnp" in caught.value.hint
+    cluster.start(20)
