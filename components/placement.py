@@ -286,6 +286,9 @@ class PlacementArgs:
     failover: CapacityFailoverSpec
     # Fields that differ by cluster; serving.py knows which.
     overrides: Mapping[str, Mapping[str, Any]]
+    # The members above all. Karmada divides once for each version of a policy: a cluster that is named before it has
+    # joined would get no replica of a model that runs already, not even later.
+    requires: list[pulumi.Resource]
 
 
 class Placement(pulumi.ComponentResource):
@@ -296,7 +299,7 @@ class Placement(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: PlacementArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:placement:Placement", name, None, opts)
-        child = pulumi.ResourceOptions(parent=self)
+        child = pulumi.ResourceOptions(parent=self, depends_on=args.requires)
         self.policies: list[pulumi.Resource] = [
             hub_object(f"{name}-propagation", propagation_policy(args.model, args.spec, args.replicas, args.failover), child)
         ]

@@ -88,7 +88,7 @@ class Fleet:
             [sys.executable, "-m", "toolchain.env"], env=self.environment, cwd=paths.REPO, check=True, capture_output=True, text=True
         ).stdout
         pairs = [shlex.split(line)[1].split("=", 1) for line in exports.splitlines()]
-        return {**self.environment, **{name: value for name, value in pairs}}
+        return {**self.environment, **dict(pairs)}
 
     def run(self, *command: str, check: bool = True, stdin: str = "", shell: bool = False, timeout: float = 600) -> Ran:
         """Runs a command in the clone. `shell`: with the settings of `make env`. Fails the test when it fails, unless `check` is off."""

@@ -1,13 +1,14 @@
 """A whole region is killed: callers do not notice, updates go on, and the region catches up on its return."""
 
+from collections.abc import Iterator
+
 import pytest
 
 from kube.client import condition
-from tests.fleet.conftest import Fleet, Object, wait_until
+from tests.fleet.conftest import Fleet, Object, Ran, wait_until
 
 # The slowest answer that a caller may get in the moment of the failure; a usual one takes a tenth of a second.
 _SLOWEST_S = 5.0
-# Until the lost region is noticed, its models are evicted, and one has loaded elsewhere.
 _NEW_MODEL: Object = {
     "name": "late-model",
     "source": "hf://example/late-model",
@@ -37,7 +38,7 @@ def _ready(fleet: Fleet, cluster: str, model: str) -> int:
 
 
 @pytest.fixture(scope="module")
-def west_alive(whole: tuple[Fleet, object]) -> object:
+def west_alive(whole: tuple[Fleet, Ran]) -> Iterator[None]:
     """Whatever a test of this module leaves, the region lives and the stack is as committed when it ends."""
     fleet = whole[0]
     yield
@@ -86,6 +87,9 @@ class TestDeadRegion:
         assert _gpu_nodes(fleet, "us-west") == 3
         for cluster in ("us-east", "us-west"):
             with fleet.kube(cluster) as api:
-                wait_until(lambda api=api: api.find("serving.kserve.io/v1beta1", "InferenceService", "late-model", "models") is None, "late-model to go", 60)
-                wait_until(lambda api=api: api.find("networking.istio.io/v1", "VirtualService", "late-model-front-door", "models") is None, "its route to go", 60)
+                for version, kind, name in (
+                    ("serving.kserve.io/v1beta1", "InferenceService", "late-model"),
+                    ("networking.istio.io/v1", "VirtualService", "late-model-front-door"),
+                ):
+                    wait_until(lambda find=(version, kind, name): api.find(*find, "models") is None, f"{kind} {name} to go", 60)
         assert fleet.ask("us-east", "late-model").status_code == 404
