@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 
+from local import rebalance
 from local.host_cluster import all_clusters
 from operations import status
 from operations.errors import FleetError
@@ -43,6 +44,13 @@ def _claim(stack: str) -> None:
             f"{paths.STATE.name}/ holds the running stack `{owner.read_text()}`, got: `{stack}`", hint=f"make down, or give it a folder of its own: {own}"
         )
     owner.write_text(stack)
+
+
+def _refill(outputs: dict[str, Any], progress: Progress) -> None:
+    """Asks for a fresh division where a living cluster was passed over: Karmada divides once and does not look again."""
+    for name in status.gather(outputs).passed_over():
+        for model in rebalance.refill(name):
+            progress.say(f"  {model}: divided afresh, {name} had none of it")
 
 
 def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
@@ -87,6 +95,7 @@ def up(arguments: argparse.Namespace) -> None:
             outputs = outputs_of(stack)
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
+            _refill(outputs, progress)
             _await_models(outputs, progress)
         state = status.gather(outputs)
         served: tuple[str, str] | None = None

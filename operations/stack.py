@@ -6,7 +6,8 @@ how progress is shown.
 
 import contextlib
 import os
-from collections.abc import Mapping
+import signal
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,9 @@ _VERBS = {
     "replace": "replaced",
     "discard": "forgotten",
 }
+
+# The engine's own remark that the program failed; the program has said why.
+_REMARK = "an unhandled error occurred: program exited with non-zero exit code"
 
 
 def select(name: str) -> automation.Stack:
@@ -68,7 +72,7 @@ class Printer:
         if event.diagnostic_event:
             diagnostic = event.diagnostic_event
             text = diagnostic.message.strip()
-            if diagnostic.severity in ("error", "info#err", "warning") and text:
+            if diagnostic.severity in ("error", "info#err", "warning") and text and not text.startswith(_REMARK):
                 subject = f"{_name(diagnostic.urn)}: " if diagnostic.urn else ""
                 if diagnostic.severity == "warning":
                     self._progress.say(f"  warning: {subject}{text}")
@@ -84,11 +88,37 @@ def run_up(stack: automation.Stack, progress: Progress) -> tuple[Mapping[str, au
         stack.cancel()
     _forget_interrupted(stack, progress)
     try:
-        result = stack.up(on_event=printer, color="never", suppress_progress=True, suppress_outputs=True)
+        with _engine_first(progress):
+            result = stack.up(on_event=printer, color="never", suppress_progress=True, suppress_outputs=True)
     except pulumi_errors.CommandError as error:
         told = "\n".join(printer.failures) or _essence(str(error))
         raise FleetError(f"pulumi up failed:\n{told}", hint="what was done is kept; mend the cause and run it again") from None
     return result.outputs, printer.changes
+
+
+@contextlib.contextmanager
+def _engine_first(progress: Progress) -> Generator[None]:
+    """Lets the engine end before a Ctrl-C ends us. The terminal sends it to both, and the engine has yet to note what it did.
+
+    A second one ends us at once.
+    """
+    interrupted = False
+
+    def note(*_: object) -> None:
+        nonlocal interrupted
+        if interrupted:
+            raise KeyboardInterrupt
+        interrupted = True
+        progress.say("interrupted: the engine notes what it did")
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+        if interrupted:
+            # In place of the engine's error, which only says that it was interrupted.
+            raise KeyboardInterrupt
 
 
 def _forget_interrupted(stack: automation.Stack, progress: Progress) -> None:
