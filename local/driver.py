@@ -6,9 +6,11 @@ cluster that is down is written to its wishes/ folder and done when the cluster 
 
 import importlib
 import json
+import os
+import signal
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from kube.client import KubeError
 from kube.kubeconfig import KubeconfigError
@@ -31,6 +33,7 @@ _MODULES = {
 _CONTROL_PLANES = {"karmada": "local.karmada", "kserve": "local.kserve", "istio": "local.istio"}
 # `member` talks to any cluster by its kubeconfig; it knows by itself what to do about a dead one.
 _WAITING = ("gpu-pools", "gateways", "model-store", "control-plane")
+_STOPPING = (signal.SIGINT, signal.SIGTERM)
 _SWITCHES = ("kill", "start", "freeze", "thaw", "stop")
 
 USAGE = f"""usage: fleet-driver NOUN apply|delete < SPEC.json     NOUN: {", ".join([*_MODULES, "control-plane"])}
@@ -48,6 +51,8 @@ def _wish(noun: str, spec: Object) -> str:
 
 def apply(noun: str, spec: Object) -> Object:
     """Does it now, or notes it for the cluster's return."""
+    if noun == "cluster":
+        return _apply_cluster(spec)
     if noun not in _WAITING:
         return _module(noun, spec).apply(spec)
     cluster = HostCluster(spec["cluster"])
@@ -63,6 +68,16 @@ def apply(noun: str, spec: Object) -> Object:
     with cluster.locked():
         result = _module(noun, spec).apply(spec)
     write_atomically(wish, json.dumps({"noun": noun, "spec": spec, "result": result}))
+    return result
+
+
+def _apply_cluster(spec: Object) -> Object:
+    """Makes the cluster. One that was down runs again by it, so what was wanted of it meanwhile is done too."""
+    cluster = HostCluster(spec["name"])
+    returns = cluster.exists() and not cluster.alive()
+    result = _module("cluster", spec).apply(spec)
+    if returns:
+        _catch_up(cluster)
     return result
 
 
@@ -83,12 +98,16 @@ def delete(noun: str, spec: Object) -> Object:
 def start(cluster: HostCluster) -> None:
     """Runs the cluster again, does what was wanted of it meanwhile, and gives it its share of the replicas."""
     cluster.start()
-    for path in sorted((cluster.dir / "wishes").glob("*.json")):
-        wish = json.loads(path.read_text())
-        apply(wish["noun"], wish["spec"])
+    _catch_up(cluster)
     if cluster.describe()["role"] == "member":
         for model in rebalance.refill(cluster.name):
             print(f"{model}: divided afresh, {cluster.name} is back", file=sys.stderr)
+
+
+def _catch_up(cluster: HostCluster) -> None:
+    for path in sorted((cluster.dir / "wishes").glob("*.json")):
+        wish = json.loads(path.read_text())
+        apply(wish["noun"], wish["spec"])
 
 
 def switch(verb: str, name: str) -> None:
@@ -115,7 +134,21 @@ def _run(arguments: list[str]) -> None:
             sys.exit(USAGE)
 
 
+def _stop(number: int, _: object) -> NoReturn:
+    """Ends the call with one line. Raising, not dying, takes commands that run for us along."""
+    # The engine may send its own after the terminal's.
+    for each in _STOPPING:
+        signal.signal(each, signal.SIG_IGN)
+    # Not print: the signal may come in the middle of one.
+    os.write(2, b"interrupted: called again, it goes on from here\n")
+    sys.exit(128 + number)
+
+
 def main() -> None:
+    for each in _STOPPING:
+        # A shell makes its background jobs ignore Ctrl-C, and that holds for what they start.
+        if signal.getsignal(each) is not signal.SIG_IGN:
+            signal.signal(each, _stop)
     try:
         _run(sys.argv[1:])
     except (KubeError, KubeconfigError, UnitError, PortError, ToolError, TimeoutError, ValueError, OSError) as error:

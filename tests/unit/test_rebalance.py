@@ -1,8 +1,14 @@
 """Which models are divided afresh when a cluster comes back."""
 
+from collections.abc import Generator
+from contextlib import contextmanager
+from typing import Any
+
 import pytest
 
-from local.rebalance import lacks, rebalancer
+from kube.client import Kube, Unreachable
+from local import rebalance
+from local.rebalance import lacks, leaving, rebalancer
 
 
 def binding(held: dict[str, int], named: list[str] | None, kind: str = "InferenceService") -> dict[str, object]:
@@ -30,3 +36,106 @@ def test_the_request_names_every_model_and_goes_by_itself() -> None:
     request = rebalancer("east", ["chat", "code"])
     assert [workload["name"] for workload in request["spec"]["workloads"]] == ["chat", "code"]
     assert request["spec"]["ttlSecondsAfterFinished"] > 0
+
+
+def evicting(cluster: str, name: str = "chat") -> dict[str, Any]:
+    found: dict[str, Any] = binding({"west": 2}, ["east", "west"])
+    found["spec"]["resource"]["name"] = name
+    found["spec"]["gracefulEvictionTasks"] = [{"fromCluster": cluster, "producer": "TaintManager"}]
+    return found
+
+
+def test_a_model_leaves_a_cluster_while_it_is_being_evicted_from_it() -> None:
+    assert leaving(evicting("east"), "east")
+    assert not leaving(evicting("north"), "east")
+    assert not leaving(binding({"west": 2}, ["east", "west"]), "east")
+
+
+class Hub:
+    """A hub with one Cluster, Ready, and its bindings: each look sees the next list of `looks`, the last one for ever."""
+
+    alive_now = True
+    kubeconfig = ""
+
+    def __init__(self, *looks: list[dict[str, Any]], member: bool = True, fails: Exception | None = None) -> None:
+        self.looks = list(looks)
+        self.member = member
+        self.fails = fails
+        self.created: list[dict[str, Any]] = []
+
+    def describe(self) -> dict[str, str]:
+        return {"role": "hub"}
+
+    def alive(self) -> bool:
+        return self.alive_now
+
+    def find(self, api_version: str, kind: str, name: str) -> dict[str, Any] | None:
+        if self.fails:
+            raise self.fails
+        ready = {"spec": {}, "status": {"conditions": [{"type": "Ready", "status": "True"}]}}
+        return ready if kind == "Cluster" and self.member else None
+
+    get = find
+
+    def list(self, *_: str) -> list[dict[str, Any]]:
+        return self.looks.pop(0) if len(self.looks) > 1 else self.looks[0]
+
+    def delete(self, *_: str) -> None:
+        pass
+
+    def create(self, body: dict[str, Any]) -> None:
+        self.created.append(body)
+
+    def wait(self, check: Any, timeout: float, what: str) -> Any:
+        for _ in range(5):
+            if result := check():
+                return result
+        raise TimeoutError(f"waited {timeout:.0f} s for {what}")
+
+
+@pytest.fixture
+def use(monkeypatch: pytest.MonkeyPatch) -> Any:
+    def install(hub: Hub) -> Hub:
+        @contextmanager
+        def client(_: Any) -> Generator[Hub]:
+            yield hub
+
+        monkeypatch.setattr(rebalance, "all_clusters", lambda: [hub])
+        monkeypatch.setattr(Kube, "from_kubeconfig", client)
+        return hub
+
+    return install
+
+
+def asked(hub: Hub) -> list[str]:
+    return [workload["name"] for request in hub.created for workload in request["spec"]["workloads"]]
+
+
+def test_a_model_on_its_way_elsewhere_is_asked_for_once_it_has_arrived(use: Any) -> None:
+    hub = use(Hub([evicting("east")], [evicting("east")], [binding({"west": 2}, ["east", "west"])]))
+    assert rebalance.refill("east") == asked(hub) == ["chat"]
+
+
+def test_a_model_that_does_not_arrive_holds_up_neither_the_start_nor_the_others(use: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    hub = use(Hub([evicting("east", "stuck"), binding({"west": 2}, ["east", "west"])]))
+    assert rebalance.refill("east") == asked(hub) == ["chat"]
+    assert "east: stuck stays where it went: waited 120 s" in capsys.readouterr().err
+
+
+def test_nothing_is_asked_where_every_model_has_its_share(use: Any) -> None:
+    hub = use(Hub([binding({"west": 1, "east": 1}, ["east", "west"])]))
+    assert rebalance.refill("east") == asked(hub) == []
+
+
+def test_a_cluster_that_is_no_member_is_not_waited_for(use: Any) -> None:
+    hub = use(Hub([binding({"west": 2}, ["east", "west"])], member=False))
+    assert rebalance.refill("east") == asked(hub) == []
+
+
+def test_a_hub_that_is_away_is_a_line_not_an_error(use: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    use(Hub([], fails=Unreachable("hub does not answer")))
+    assert rebalance.refill("east") == []
+    assert "east: no fresh division is asked for: hub does not answer\n  hint: " in capsys.readouterr().err
+    use(Hub([])).alive_now = False
+    assert rebalance.refill("east") == []
+    assert capsys.readouterr().err == "east: the hub is not running, no fresh division is asked for\n"

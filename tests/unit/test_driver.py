@@ -1,0 +1,132 @@
+"""What `fleet-driver` does about a cluster that is down, and how it ends when it is told to."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import driver, rebalance
+from local.host_cluster import HostCluster
+from toolchain import paths
+
+POOLS = {"cluster": "east", "pools": []}
+Object = dict[str, Any]
+
+
+class Machine:
+    """One local cluster without processes, and a record of what the driver did to it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.alive = True
+        self.done: list[tuple[str, Object]] = []
+        (folder / "clusters" / "east").mkdir(parents=True)
+        (folder / "clusters" / "east" / "cluster.json").write_text(json.dumps({"name": "east", "role": "member"}))
+
+    def module(self, noun: str, spec: Object) -> Any:
+        machine = self
+
+        class Module:
+            @staticmethod
+            def apply(spec: Object) -> Object:
+                machine.done.append((f"{noun} apply", spec))
+                machine.alive = True
+                return {"nodes": len(machine.done)}
+
+            @staticmethod
+            def delete(spec: Object) -> Object:
+                machine.done.append((f"{noun} delete", spec))
+                return {}
+
+        return Module
+
+    def revive(self) -> None:
+        self.alive = True
+
+
+@pytest.fixture
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Machine:
+    made = Machine(tmp_path)
+    monkeypatch.setattr(paths, "STATE", tmp_path)
+    monkeypatch.setattr(HostCluster, "alive", lambda _: made.alive)
+    monkeypatch.setattr(HostCluster, "start", lambda _: made.revive())
+    monkeypatch.setattr(driver, "_module", made.module)
+    monkeypatch.setattr(rebalance, "refill", lambda _: ["chat"])
+    return made
+
+
+def test_a_cluster_that_is_down_answers_what_it_last_knew_and_says_so(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    assert driver.apply("gpu-pools", POOLS) == {"nodes": 1}
+    machine.alive = False
+    assert driver.apply("gpu-pools", {**POOLS, "pools": ["more"]}) == {"nodes": 1}
+    assert capsys.readouterr().err == "skipped: cluster east is not running; it is applied on its return\n"
+    assert len(machine.done) == 1
+    # Skipped twice, it still knows.
+    assert driver.apply("gpu-pools", {**POOLS, "pools": ["most"]}) == {"nodes": 1}
+
+
+def test_on_its_return_the_last_wish_of_each_kind_is_done(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    machine.alive = False
+    driver.apply("gpu-pools", {**POOLS, "pools": ["more"]})
+    driver.apply("gpu-pools", {**POOLS, "pools": ["most"]})
+    kserve = {"cluster": "east", "controlPlane": "kserve"}
+    driver.apply("control-plane", kserve)
+    driver.switch("start", "east")
+    assert machine.done == [("control-plane apply", kserve), ("gpu-pools apply", {**POOLS, "pools": ["most"]})]
+    assert "chat: divided afresh, east is back" in capsys.readouterr().err
+
+
+def test_a_cluster_that_an_update_runs_again_catches_up_too(machine: Machine) -> None:
+    machine.alive = False
+    driver.apply("gpu-pools", POOLS)
+    driver.apply("cluster", {"name": "east", "role": "member", "zone": "new"})
+    assert [what for what, _ in machine.done] == ["cluster apply", "gpu-pools apply"]
+    driver.apply("cluster", {"name": "east", "role": "member", "zone": "newer"})
+    assert [what for what, _ in machine.done][2:] == ["cluster apply"], "one that runs has nothing to catch up with"
+
+
+def test_what_is_deleted_while_a_cluster_is_down_does_not_come_back(machine: Machine, capsys: pytest.CaptureFixture[str]) -> None:
+    driver.apply("gpu-pools", POOLS)
+    machine.alive = False
+    assert driver.delete("gpu-pools", POOLS) == {}
+    assert "nothing of it can be removed now" in capsys.readouterr().err
+    driver.switch("start", "east")
+    assert [what for what, _ in machine.done] == ["gpu-pools apply"]
+
+
+def test_deleting_from_a_cluster_that_is_gone_succeeds(machine: Machine) -> None:
+    assert driver.delete("gateways", {"cluster": "north"}) == {}
+    assert not machine.done
+
+
+def test_applying_to_a_cluster_that_never_was_is_refused(machine: Machine) -> None:
+    with pytest.raises(ValueError, match="gateways: no such cluster on this machine, got: `north`"):
+        driver.apply("gateways", {"cluster": "north"})
+
+
+def _catches(pid: int, number: int) -> bool:
+    (mask,) = (line.split()[1] for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("SigCgt"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_it_ends_with_one_line_when_it_is_told_to(number: signal.Signals, tmp_path: Path) -> None:
+    # Where the tests themselves run in a shell's background, SIGINT is ignored.
+    command = [sys.executable, "-c", "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from local.driver import main; main()"]
+    environment = {**os.environ, "FLEET_STATE": str(tmp_path)}
+    # Waiting for its stdin, as it waits for anything else.
+    with subprocess.Popen(
+        [*command, "cluster", "apply"], env=environment, cwd=paths.REPO, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as call:
+        deadline = time.monotonic() + 60
+        # Python itself catches SIGINT; SIGTERM only the driver, after SIGINT.
+        while not _catches(call.pid, signal.SIGTERM) and time.monotonic() < deadline:
+            time.sleep(0.05)
+        call.send_signal(number)
+        _, told = call.communicate(timeout=60)
+    assert (call.returncode, told) == (128 + number, "interrupted: called again, it goes on from here\n")
