@@ -15,8 +15,10 @@ from local.host_cluster import all_clusters
 _KEEP_S = 60
 # Karmada needs its success threshold and some rounds of its status loop.
 _WAIT_S = 90
-# The longest that a model may take to load where its replicas went, before the cluster's start goes on without it.
-_MOVE_S = 120
+# For one change of an object that Karmada changes too.
+_WRITE_S = 10
+
+_BINDING = ("work.karmada.io/v1alpha2", "ResourceBinding")
 
 Object = dict[str, Any]
 
@@ -24,7 +26,7 @@ Object = dict[str, Any]
 def refill(name: str) -> list[str]:
     """Asks for a fresh division of the models that name the cluster in their placement and have nothing there.
 
-    Waits until Karmada takes the cluster for Ready and has ended moving those models away. Returns the models it asked for.
+    Waits until Karmada takes the cluster for Ready. Returns the models it asked for.
     What kept it from asking is a line on stderr and no error: the cluster runs all the same, and `make up` asks again.
     """
     hub = next((each for each in all_clusters() if each.describe()["role"] == "hub"), None)
@@ -43,27 +45,30 @@ def _refill(api: Kube, name: str) -> list[str]:
     if api.find("cluster.karmada.io/v1alpha1", "Cluster", name) is None:
         return []
     api.wait(lambda: _is_back(api, name), _WAIT_S, f"Karmada to take `{name}` for Ready (see the Cluster object on the hub)")
-    try:
-        api.wait(lambda: not any(leaving(each, name) for each in _lacking(api, name)), _MOVE_S, "moved replicas to be ready elsewhere")
-    except TimeoutError as error:
-        moving = ", ".join(sorted(_model(each) for each in _lacking(api, name) if leaving(each, name)))
-        _say(f"{name}: {moving} stays where it went: {error}\n  hint: `make up` asks for a fresh division again")
-    models = sorted(_model(each) for each in _lacking(api, name) if not leaving(each, name))
+    bindings = [each for each in api.list(*_BINDING, NAMESPACE_MODELS) if lacks(each, name)]
+    for binding in bindings:
+        _call_off(api, binding["metadata"]["name"], name)
+    models = sorted(str(each["spec"]["resource"]["name"]) for each in bindings)
     if models:
         request = rebalancer(name, models)
         kind = (request["apiVersion"], request["kind"], request["metadata"]["name"])
         api.delete(*kind)
-        api.wait(lambda: api.find(*kind) is None, 10, "an earlier request to go")
+        api.wait(lambda: api.find(*kind) is None, _WRITE_S, "an earlier request to go")
         api.create(request)
     return models
 
 
-def _lacking(api: Kube, cluster: str) -> list[Object]:
-    return [each for each in api.list("work.karmada.io/v1alpha2", "ResourceBinding", NAMESPACE_MODELS) if lacks(each, cluster)]
+def _call_off(api: Kube, binding: str, cluster: str) -> None:
+    """Ends the eviction of a model from the cluster, with the replicas that it has there."""
 
+    def write() -> bool:
+        found = api.get(*_BINDING, binding, NAMESPACE_MODELS)
+        if leaving(found, cluster):
+            api.replace(not_leaving(found, cluster))
+        return True
 
-def _model(binding: Object) -> str:
-    return str(binding["spec"]["resource"]["name"])
+    # Refused while Karmada changes the binding; then what it wrote is read and the change made again.
+    api.wait(write, _WRITE_S, f"the eviction of `{binding}` from `{cluster}` to be called off")
 
 
 def _say(text: str) -> None:
@@ -86,8 +91,21 @@ def lacks(binding: Object, cluster: str) -> bool:
 
 
 def leaving(binding: Object, cluster: str) -> bool:
-    """Whether Karmada still moves the model away from the cluster. Until that ends, its scheduler passes the cluster over."""
-    return any(task.get("fromCluster") == cluster for task in binding["spec"].get("gracefulEvictionTasks") or [])
+    """Whether Karmada still moves the model away from the cluster. Until that ends, its scheduler passes the cluster over.
+
+    It ends when the model is healthy elsewhere, or after gracefulTimeoutSeconds where it can be nowhere else.
+    """
+    return any(task["fromCluster"] == cluster for task in binding["spec"].get("gracefulEvictionTasks") or [])
+
+
+def not_leaving(binding: Object, cluster: str) -> Object:
+    """The binding with the eviction undone. Were the cluster not among its clusters, Karmada would delete the copy there."""
+    spec = binding["spec"]
+    tasks = spec["gracefulEvictionTasks"]
+    others = [each for each in spec.get("clusters") or [] if each["name"] != cluster]
+    held = max(task.get("replicas") or 1 for task in tasks if task["fromCluster"] == cluster)
+    kept = [task for task in tasks if task["fromCluster"] != cluster]
+    return {**binding, "spec": {**spec, "clusters": [*others, {"name": cluster, "replicas": held}], "gracefulEvictionTasks": kept}}
 
 
 def rebalancer(cluster: str, models: list[str]) -> Object:

@@ -18,7 +18,7 @@ import pytest
 from components import labels
 from components.placement import cluster_taint_policy, resource_interpreter
 from kube.client import ApiError, Kube, condition
-from local import gateways, istio, karmada, kserve, kubernetes, membership, pki
+from local import gateways, istio, karmada, kserve, kubernetes, membership, pki, rebalance
 from local.host_cluster import HostCluster
 from toolchain import paths
 
@@ -430,8 +430,28 @@ def test_replicas_of_a_lost_member_move(fleet: Fleet) -> None:
     assert took < 45
 
 
+def division(fleet: Fleet, name: str) -> dict[str, int]:
+    binding = fleet.hub.get("work.karmada.io/v1alpha2", "ResourceBinding", f"{name}-inferenceservice", MODELS)
+    return {target["name"]: target["replicas"] for target in binding["spec"].get("clusters") or []}
+
+
+def test_a_member_that_returns_gets_its_share_again(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
+    """us-east is dead since the test before. A model that could go nowhere is still being evicted then, for 600 s."""
+    fleet.hub.wait(lambda: not division(fleet, "solo"), 30, "the eviction of solo")
+    HostCluster("us-east").start()
+    held = fleet.members["us-east"].get(*SERVICE, "solo", MODELS)["metadata"]["uid"]
+    assert rebalance.refill("us-east") == ["llama", "solo"]
+    fleet.hub.wait(lambda: division(fleet, "llama") == {"us-east": 2, "us-west": 1}, 30, "the declared division of llama")
+    fleet.hub.wait(lambda: division(fleet, "solo") == {"us-east": 1} and ready(fleet.hub, "solo"), 60, "solo to be Ready in us-east")
+    fleet.hub.wait(lambda: ready(fleet.members["us-east"]), 60, "llama to be Ready in us-east")
+    assert fleet.members["us-east"].get(*SERVICE, "solo", MODELS)["metadata"]["uid"] == held, "a copy that is there is kept"
+    assert rebalance.refill("us-east") == []
+    assert capfd.readouterr().err == ""
+
+
 def test_a_dead_member_can_leave(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
-    """us-east is dead since the test before. Leaves it out of the federation."""
+    """Leaves us-east dead and out of the federation."""
+    HostCluster("us-east").kill()
     spec = fleet.join_spec("us-east")
     id_before = fleet.hub.get(membership.CLUSTER_API, "Cluster", "us-east")["spec"]["id"]
     assert membership.join({**spec, "labels": {"tier": "edited"}}) == {"id": id_before}, "an update while it is dead succeeds"
