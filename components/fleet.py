@@ -162,9 +162,7 @@ class Fleet(pulumi.ComponentResource):
         overrides = cluster_overrides(model, fleet.runtimes)
         placement = Placement(
             f"{model.name}-placement",
-            PlacementArgs(
-                model=model.name, spec=model.placement, replicas=model.replicas, failover=fleet.failover.capacity, overrides=overrides, requires=before
-            ),
+            PlacementArgs(model=model.name, spec=model.placement, failover=fleet.failover.capacity, overrides=overrides, requires=before),
             hub.objects,
         )
         endpoints = [Endpoint(region=fleet.by_name[each].region, address=doors[each].address, port=doors[each].port) for each in model.placement.order]

@@ -84,21 +84,21 @@ class PlacementSpec(Spec):
         return {each.name: each.weight for each in self.clusters}
 
 
-def policy_weights(spec: PlacementSpec, replicas: int) -> dict[str, int]:
-    """The weights that Karmada gets: those of the stack file unless they leave a tie, which Karmada breaks by a hash."""
+def policy_weights(spec: PlacementSpec) -> dict[str, int]:
+    """The weights that Karmada gets: those of the stack file, stretched so that they never tie. Karmada breaks ties by a hash."""
     weights = spec.weights
-    return tie_free(replicas, {name: weights[name] for name in spec.order})
+    return tie_free({name: weights[name] for name in spec.order})
 
 
 def division(spec: PlacementSpec, replicas: int) -> dict[str, int]:
     """Replicas of each cluster while all are well, in the order of the stack file."""
-    divided = divide(replicas, policy_weights(spec, replicas))
+    divided = divide(replicas, policy_weights(spec))
     return {each.name: divided[each.name] for each in spec.clusters}
 
 
-def propagation_policy(model: str, spec: PlacementSpec, replicas: int, failover: CapacityFailoverSpec) -> dict[str, Any]:
+def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailoverSpec) -> dict[str, Any]:
     """Divides the replicas of one model over its clusters, and moves them when a cluster is lost."""
-    weights = [{"targetCluster": {"clusterNames": [name]}, "weight": weight} for name, weight in sorted(policy_weights(spec, replicas).items())]
+    weights = [{"targetCluster": {"clusterNames": [name]}, "weight": weight} for name, weight in sorted(policy_weights(spec).items())]
     # Without this toleration Karmada evicts in the moment of the taint; without its seconds it never does.
     lost = {"key": labels.TAINT_LOST, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": failover.evict_after_seconds}
     return {
@@ -282,7 +282,6 @@ class Federation(pulumi.ComponentResource):
 class PlacementArgs:
     model: str
     spec: PlacementSpec
-    replicas: int
     failover: CapacityFailoverSpec
     # Fields that differ by cluster; serving.py knows which.
     overrides: Mapping[str, Mapping[str, Any]]
@@ -300,9 +299,7 @@ class Placement(pulumi.ComponentResource):
     def __init__(self, name: str, args: PlacementArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:placement:Placement", name, None, opts)
         child = pulumi.ResourceOptions(parent=self, depends_on=args.requires)
-        self.policies: list[pulumi.Resource] = [
-            hub_object(f"{name}-propagation", propagation_policy(args.model, args.spec, args.replicas, args.failover), child)
-        ]
+        self.policies: list[pulumi.Resource] = [hub_object(f"{name}-propagation", propagation_policy(args.model, args.spec, args.failover), child)]
         if args.overrides:
             self.policies.append(hub_object(f"{name}-overrides", override_policy(args.model, args.overrides), child))
         self.register_outputs({})

@@ -15,7 +15,7 @@ import httpx
 
 from local import rebalance
 from local.host_cluster import all_clusters
-from operations import status
+from operations import left_behind, status
 from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.progress import Progress
@@ -51,6 +51,11 @@ def _refill(outputs: dict[str, Any], progress: Progress) -> None:
     for name in status.gather(outputs).passed_over():
         for model in rebalance.refill(name):
             progress.say(f"  {model}: divided afresh, {name} had none of it")
+
+
+def _tidy(outputs: dict[str, Any], progress: Progress) -> None:
+    for each in left_behind.find(outputs["kubeconfigs"], remove=True):
+        progress.say(f"  {each} is declared no more and was left behind there: deleted")
 
 
 def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
@@ -95,6 +100,7 @@ def up(arguments: argparse.Namespace) -> None:
             outputs = outputs_of(stack)
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
+            _tidy(outputs, progress)
             _refill(outputs, progress)
             _await_models(outputs, progress)
         state = status.gather(outputs)

@@ -9,8 +9,8 @@ import heapq
 from collections.abc import Mapping
 
 # Factor by which `tie_free` stretches weights. Two different quotients of Webster's method differ by at least
-# 1 / ((2a+1)(2b+1)), so a nudge below that never overturns a real difference for up to some hundred replicas.
-_STRETCH = 1_000_000
+# 1 / ((2a+1)(2b+1)), so a nudge below that never overturns a real difference for up to some thousand replicas.
+_STRETCH = 1_000_000_000
 
 
 def divide(replicas: int, weights: Mapping[str, int], *, later_name_wins: bool = False) -> dict[str, int]:
@@ -39,12 +39,13 @@ def divide(replicas: int, weights: Mapping[str, int], *, later_name_wins: bool =
     return seats
 
 
-def tie_free(replicas: int, weights: Mapping[str, int]) -> dict[str, int]:
-    """Weights that ask for the same division and leave Karmada no tie to break by a hash.
+def tie_free(weights: Mapping[str, int]) -> dict[str, int]:
+    """Weights that ask for the same division and leave Karmada no tie to break by a hash, whatever the number of replicas.
 
-    The weights come back unchanged where there is no tie, which is the usual case. Otherwise they are stretched and
-    nudged so that of two tying clusters the one named first in `weights` gets the replica.
+    They are stretched and nudged so that of two tying clusters the one named first in `weights` gets the replica. They do
+    not depend on the number of replicas: Karmada hears of a new number and of new weights at different moments, and would
+    move replicas to and fro in between.
     """
-    if divide(replicas, weights) == divide(replicas, weights, later_name_wins=True):
+    if len(weights) < 2:
         return dict(weights)
     return {name: weight * _STRETCH + len(weights) - place for place, (name, weight) in enumerate(weights.items())}

@@ -18,7 +18,7 @@ def spec(**more: Any) -> PlacementSpec:
 
 def test_the_policy_of_a_model_as_a_whole() -> None:
     clusters = [{"name": "west", "weight": 2}, {"name": "east", "weight": 1}]
-    assert placement.propagation_policy("chat", spec(clusters=clusters), 6, CapacityFailoverSpec()) == {
+    assert placement.propagation_policy("chat", spec(clusters=clusters), CapacityFailoverSpec()) == {
         "apiVersion": "policy.karmada.io/v1alpha1",
         "kind": "PropagationPolicy",
         "metadata": {
@@ -44,8 +44,8 @@ def test_the_policy_of_a_model_as_a_whole() -> None:
                     "replicaDivisionPreference": "Weighted",
                     "weightPreference": {
                         "staticWeightList": [
-                            {"targetCluster": {"clusterNames": ["east"]}, "weight": 1},
-                            {"targetCluster": {"clusterNames": ["west"]}, "weight": 2},
+                            {"targetCluster": {"clusterNames": ["east"]}, "weight": 1_000_000_001},
+                            {"targetCluster": {"clusterNames": ["west"]}, "weight": 2_000_000_002},
                         ]
                     },
                 },
@@ -56,7 +56,7 @@ def test_the_policy_of_a_model_as_a_whole() -> None:
 
 
 def test_models_tolerate_a_lost_cluster_for_a_while_and_no_new_work_goes_there() -> None:
-    policy = placement.propagation_policy("chat", spec(), 6, CapacityFailoverSpec())
+    policy = placement.propagation_policy("chat", spec(), CapacityFailoverSpec())
     tolerated = {each["key"]: each for each in policy["spec"]["placement"]["clusterTolerations"]}
     assert tolerated[labels.TAINT_LOST]["tolerationSeconds"] == 60
     assert not set(placement.KARMADA_TAINTS) & set(tolerated)
@@ -71,7 +71,7 @@ def test_the_taint_of_a_lost_cluster_comes_and_goes() -> None:
 
 
 def test_no_setting_is_used_that_karmada_deprecated_or_refuses() -> None:
-    policy = placement.propagation_policy("chat", spec(), 6, CapacityFailoverSpec())["spec"]
+    policy = placement.propagation_policy("chat", spec(), CapacityFailoverSpec())["spec"]
     assert policy["failover"]["cluster"]["purgeMode"] in ("Gracefully", "Directly")
     # Ignored beside static weights: it would promise a spread that nobody keeps.
     assert "spreadConstraints" not in policy["placement"]
@@ -95,13 +95,11 @@ def test_pulumis_annotations_stay_on_the_hub() -> None:
     assert "targetCluster" not in rule
 
 
-def test_weights_reach_karmada_as_they_stand_unless_they_tie() -> None:
+def test_of_two_equal_clusters_the_first_in_failover_order_gets_the_odd_replica() -> None:
     even = spec(clusters=[{"name": "east", "weight": 1}, {"name": "west", "weight": 1}])
-    assert placement.policy_weights(even, 6) == {"east": 1, "west": 1}
     assert placement.division(even, 5) == {"east": 3, "west": 2}
     first_west = even.model_copy(update={"failover_order": ("west",)})
     assert placement.division(first_west, 5) == {"east": 2, "west": 3}
-    assert placement.policy_weights(first_west, 5) != {"east": 1, "west": 1}
 
 
 def test_overrides_are_one_policy_with_a_rule_for_each_cluster() -> None:

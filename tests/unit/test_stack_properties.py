@@ -61,7 +61,7 @@ def test_a_valid_stack_renders(raw: dict[str, Any]) -> None:
         for fields in serving.cluster_overrides(model, fleet.runtimes).values():
             for pointer in fields:
                 assert _follow(service, pointer) is not None, pointer
-        policy = placement.propagation_policy(model.name, model.placement, model.replicas, fleet.failover.capacity)
+        policy = placement.propagation_policy(model.name, model.placement, fleet.failover.capacity)
         assert policy["spec"]["placement"]["clusterAffinity"]["clusterNames"] == sorted(divided)
         targets = mesh.failover_targets(model.placement.order)
         assert all(each["from"] != each["to"] for each in targets)
