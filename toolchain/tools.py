@@ -106,10 +106,9 @@ def _known(name: str) -> Tool:
 
 def _file(tool: Tool) -> Path:
     if tool.build:
-        module = golang.MODULES / tool.build.family
         # Also how it is built: a variable set by the linker changes the binary, the estimate does not.
         recipe = hashlib.sha256(repr((tool.build.package, tool.build.defines, tool.build.edit)).encode()).hexdigest()[:6]
-        key = f"{tool.pin}-{packages.digest(module / 'go.mod', module / 'go.sum')}-{recipe}"
+        key = f"{tool.pin}-{golang.fingerprint(tool.build.family)}-{recipe}"
     else:
         key = f"{tool.pin}-{packages.digest(packages.LOCKS / f'{tool.wheel}.txt')}"
     return paths.CACHE / "tools" / tool.name / key / tool.name

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import docs, offline, paths, pins
-from toolchain.catalogue import SHARES, TOOLS
+from toolchain import docs, golang, offline, paths, pins
+from toolchain.catalogue import OWN_FAMILY, OWN_VERSION, SHARES, TOOLS
 from toolchain.pins import PINS
 
 _MODULES = paths.REPO / "toolchain" / "go"
@@ -89,9 +89,24 @@ def test_a_go_module_requires_the_pinned_version(family: str, module: str, versi
 
 def test_what_is_built_is_a_tool_of_its_module() -> None:
     for tool in TOOLS:
-        if tool.build:
+        if tool.build and tool.build.family != OWN_FAMILY:
             # `tool` lines keep the packages' dependencies in go.sum when somebody tidies the module.
             assert tool.build.package in (_MODULES / tool.build.family / "go.mod").read_text(), tool.name
+
+
+def test_our_own_tools_are_all_programs_of_our_own_module_and_have_the_projects_version() -> None:
+    module = golang.module(OWN_FAMILY)
+    own = [tool for tool in TOOLS if tool.build and tool.build.family == OWN_FAMILY]
+    assert {tool.name for tool in own} == {program.name for program in (module / "cmd").iterdir()}
+    assert {tool.pin for tool in own} == {OWN_VERSION}
+    assert tomllib.loads((paths.REPO / "pyproject.toml").read_text())["project"]["version"] == OWN_VERSION
+
+
+def test_our_own_module_needs_no_other_and_the_pinned_go_builds_it() -> None:
+    text = (golang.module(OWN_FAMILY) / "go.mod").read_text()
+    found = re.fullmatch(rf"module inference-fleet/{OWN_FAMILY}\n\ngo (\d+)\.(\d+)\.\d+\n", text)
+    assert found is not None, text
+    assert (int(found[1]), int(found[2])) <= tuple(map(int, PINS.go.split(".")[:2]))
 
 
 def test_kept_files_come_from_the_modules_that_are_built() -> None:

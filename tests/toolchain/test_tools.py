@@ -11,15 +11,18 @@ import pytest
 
 from toolchain import golang, paths, tools
 from toolchain.acquisition import Acquisition, ToolError, UnavailableError, locked, need_space
-from toolchain.catalogue import GoBuild, Tool
+from toolchain.catalogue import OWN_FAMILY, OWN_VERSION, GoBuild, Tool
 
 TOOL = Tool("kubectl", "1.36.3", ("version",), build=GoBuild("kubernetes", "k8s.io/kubernetes/cmd/kubectl", 1))
+
+
+OWN = Tool("fleet-relay", OWN_VERSION, build=GoBuild(OWN_FAMILY, "inference-fleet/dataplane/cmd/fleet-relay", 1))
 
 
 @pytest.fixture(autouse=True)
 def cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     monkeypatch.setattr(paths, "CACHE", tmp_path / "cache")
-    monkeypatch.setattr(tools, "_BY_NAME", {TOOL.name: TOOL})
+    monkeypatch.setattr(tools, "_BY_NAME", {TOOL.name: TOOL, OWN.name: OWN})
     monkeypatch.setenv("PATH", str(tmp_path / "bin"))
     (tmp_path / "bin").mkdir()
     return tmp_path / "cache"
@@ -122,6 +125,62 @@ def test_what_a_killed_build_left_is_removed_and_the_tool_is_made(run: Acquisiti
     tools.acquire("kubectl", run)
     assert not left.exists()
     assert cache in tools.path("kubectl").parents
+
+
+@pytest.fixture
+def own_sources(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
+    """A clone that has nothing but a Go module of its own."""
+    folder = tmp_path / "clone" / OWN_FAMILY
+    (folder / "cmd" / "fleet-relay").mkdir(parents=True)
+    (folder / "go.mod").write_text("module inference-fleet/dataplane\n")
+    (folder / "cmd" / "fleet-relay" / "main.go").write_text("package main\n")
+    monkeypatch.setattr(paths, "REPO", tmp_path / "clone")
+    return folder
+
+
+@pytest.mark.usefixtures("own_sources")
+def test_a_tool_of_our_own_is_not_made_again_while_its_sources_stay(run: Acquisition, monkeypatch: pytest.MonkeyPatch) -> None:
+    built = builds("", monkeypatch)
+    assert tools.acquire("fleet-relay", run) == tools.acquire("fleet-relay", run) == tools.path("fleet-relay")
+    assert built == ["fleet-relay"]
+
+
+@pytest.mark.parametrize("change", ["cmd/fleet-relay/main.go", "internal/new.go", "go.mod"])
+def test_a_changed_source_makes_another_tool_and_leaves_the_old_one_to_who_runs_it(
+    change: str, own_sources: Path, run: Acquisition, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    builds("", monkeypatch)
+    old = tools.acquire("fleet-relay", run)
+    (own_sources / change).parent.mkdir(exist_ok=True)
+    (own_sources / change).write_text("changed\n")
+    with pytest.raises(ToolError, match="not here yet"):
+        tools.path("fleet-relay")
+    assert tools.acquire("fleet-relay", run) != old
+    assert old.exists()
+
+
+def test_a_changed_test_of_our_own_module_makes_no_other_tool(own_sources: Path, run: Acquisition, monkeypatch: pytest.MonkeyPatch) -> None:
+    builds("", monkeypatch)
+    made = tools.acquire("fleet-relay", run)
+    (own_sources / "cmd" / "fleet-relay" / "main_test.go").write_text("package main\n")
+    assert tools.path("fleet-relay") == made
+
+
+def test_our_own_module_builds_without_the_space_that_downloaded_modules_take(run: Acquisition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def need(gib: float, _folder: Path, _what: str) -> None:
+        asked.append(gib)
+        raise ToolError("enough is known")
+
+    monkeypatch.setattr(golang, "need_space", need)
+    monkeypatch.setattr(golang, "compiler", lambda: "go")
+    monkeypatch.setattr(golang, "_module_cache", lambda _go: tmp_path / "none")
+    for tool in (OWN, TOOL):
+        assert tool.build is not None
+        with pytest.raises(ToolError):
+            golang.build(tool.name, tool.build, tmp_path / "x", run, "x")
+    assert asked[0] < asked[1]
 
 
 def test_a_second_run_waits_for_the_lock_of_the_first(cache: Path) -> None:

@@ -1,0 +1,3 @@
+module inference-fleet/dataplane
+
+go 1.26.0

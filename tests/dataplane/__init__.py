@@ -1,0 +1,1 @@
+"""The programs of the Go module dataplane/, as their users run them."""
