@@ -3,24 +3,34 @@
 Where copies run is placement.py; how callers reach them is mesh.py. KServe on the members makes Deployments of them.
 """
 
+import hashlib
+import json
 import re
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
 
 import pulumi
-from pydantic import AfterValidator, Field
+from pulumi_kubernetes.core.v1 import ConfigMap
+from pydantic import AfterValidator, Field, model_validator
 
 from components import labels, naming
 from components.driver_commands import driver_command, inside, result
+from components.failover import RequestFailoverSpec
 from components.gpu_pools import AcceleratorSpec
 from components.hub_objects import hub_object
 from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementSpec
 from components.spec import Spec, dns_name, refuse
 from planning.accelerators import CPU
+from runtime_image import engine_guard
 
 # Where vLLM listens in its pod. The runtimes, the probes and KServe's Service share it.
 PORT = 8080
-HEALTH_PATH = "/health"
+HEALTH_PATH = engine_guard.HEALTH_PATH
+# True only while the engine computes, or has nothing to compute. The deep checks of the front doors ask for it too.
+READY_PATH = engine_guard.READY_PATH
+# ConfigMap with the engine guard, the module in it, and where pods find it: a folder of Python's path.
+GUARD, GUARD_MODULE, GUARD_PATH = "engine-guard", "engine_guard", "/etc/inference-fleet/engine-guard"
 # KServe's names: of the container that it merges with a model's own fields, and of the folder it puts weights in.
 CONTAINER = "kserve-container"
 MODEL_PATH = "/mnt/models"
@@ -82,18 +92,40 @@ class ModelRuntimeSpec(Spec):
     """Longest sequence in tokens; without it the longest that the model can do. Shorter leaves memory for more requests."""
     max_num_seqs: Count | None = None
     """Sequences computed at once."""
+    max_queued: Annotated[int, Field(ge=0)] | None = None
+    """Requests of a replica that may wait for one of maxNumSeqs. More are refused with 429, and the front doors try the next
+    region. Without it all wait, however long; it needs maxNumSeqs."""
     kv_cache_bytes: Count | None = None
     """Size of the KV cache per GPU, instead of what is free after loading."""
     enforce_eager: bool = False
     """No compiled graphs: starts sooner, answers slower."""
+    load_seconds: Count | None = None
+    """The longest from a replica's place on a node until it answers: image, weights, start of the engine. Not an argument of
+    vLLM; how soon lost capacity is back is computed with it."""
+
+    @model_validator(mode="after")
+    def _queue_has_a_base(self) -> Self:
+        if self.max_queued is not None and self.max_num_seqs is None:
+            raise refuse("`maxQueued` needs `maxNumSeqs`: a replica is full with both together", "set `maxNumSeqs`; vLLM's own default depends on the GPU")
+        return self
+
+    @property
+    def capacity(self) -> int | None:
+        """Requests of a replica under way at once before it refuses more; None for no limit."""
+        return None if self.max_queued is None or self.max_num_seqs is None else self.max_num_seqs + self.max_queued
 
 
 class ObjectivesSpec(Spec):
-    """What callers may expect. Alerts and plans are derived from it; nothing enforces it."""
+    """What callers may expect. Alerts and plans are derived from it; those about failover are refused where they cannot be
+    kept."""
 
     availability_percent: Annotated[float, Field(gt=0, lt=100)] = 99.5
     time_to_first_token_seconds: Annotated[float, Field(gt=0)] | None = None
     inter_token_seconds: Annotated[float, Field(gt=0)] | None = None
+    failover_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The longest by which the first token of a request may come later because its region died."""
+    restore_seconds: Annotated[float, Field(gt=0)] | None = None
+    """The longest from the death of a region until its replicas are ready in others."""
 
 
 class ModelSpec(Spec):
@@ -187,23 +219,39 @@ _CPU_ENV = {
     # Otherwise vLLM takes the machine's outer address for its queues between processes.
     "VLLM_HOST_IP": "$(POD_IP)",
 }
+# vLLM 0.32 in bfloat16 dies by SIGILL on processors with AMX when the first request has a prompt of one token.
+_CPU_DTYPE = "float32"
 
 
-def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
+def guard_files() -> dict[str, Any]:
+    """The ConfigMap by which the engine guard reaches the pods. They take a new one at their next start; none is restarted."""
+    source = Path(__file__).parent.parent / "runtime_image" / f"{GUARD_MODULE}.py"
+    return {
+        "apiVersion": "v1",
+        "kind": "ConfigMap",
+        "metadata": labels.metadata(GUARD, labels.NAMESPACE_MODELS, component="serving", propagate=True),
+        "data": {source.name: source.read_text(encoding="utf-8")},
+    }
+
+
+def serving_runtime(name: str, spec: RuntimeSpec, failover: RequestFailoverSpec) -> dict[str, Any]:
     """A ClusterServingRuntime: the same command, arguments and probes in every environment.
 
-    KServe puts a model's own arguments after these.
+    KServe puts a model's own arguments after these, and its environment too.
     """
-    env = {**_ENV, **(_CPU_ENV if name == labels.RUNTIME_CPU else {})}
-    health = {"httpGet": {"path": HEALTH_PATH, "port": PORT}, "timeoutSeconds": _PROBE_SECONDS}
-    # vLLM 0.32 in bfloat16 dies by SIGILL on processors with AMX when the first request has a prompt of one token.
-    dtype = ["--dtype=float32"] if name == labels.RUNTIME_CPU else []
+    guard = {engine_guard.STALL_SECONDS: f"{failover.stall_seconds:g}"}
+    env = {**_ENV, **(_CPU_ENV if name == labels.RUNTIME_CPU else {}), **guard}
+    probe = {"timeoutSeconds": _PROBE_SECONDS}
+    dtype = [f"--dtype={_CPU_DTYPE}"] if name == labels.RUNTIME_CPU else []
+    startup_looks = -(-spec.startup_seconds // _STARTUP_PROBE_SECONDS)
     # The kubelet refuses a sleep of 0.
     drain = {"lifecycle": {"preStop": {"sleep": {"seconds": spec.drain_seconds}}}} if spec.drain_seconds else {}
     container = {
         "name": CONTAINER,
         "image": spec.image,
-        "command": ["vllm", "serve"],
+        # As `vllm serve`, but with the working folder on Python's path: there lies the guard, and KServe refuses PYTHONPATH.
+        "command": ["python3", "-m", "vllm.entrypoints.cli.main", "serve"],
+        "workingDir": GUARD_PATH,
         "args": [
             MODEL_PATH,
             "--served-model-name={{.Name}}",
@@ -212,7 +260,8 @@ def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
             f"--port={PORT}",
             f"--shutdown-timeout={spec.shutdown_seconds}",
             # Or the log is mostly probes.
-            f"--disable-access-log-for-endpoints={HEALTH_PATH},/metrics",
+            f"--disable-access-log-for-endpoints={HEALTH_PATH},{READY_PATH},/metrics",
+            f"--middleware={GUARD_MODULE}.{engine_guard.EngineGuard.__name__}",
             *dtype,
         ],
         "env": [
@@ -221,10 +270,11 @@ def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
         ],
         # Istio takes the protocol of KServe's Service from this name.
         "ports": [{"name": "http", "containerPort": PORT, "protocol": "TCP"}],
-        "startupProbe": {**health, "periodSeconds": _STARTUP_PROBE_SECONDS, "failureThreshold": -(-spec.startup_seconds // _STARTUP_PROBE_SECONDS)},
+        "startupProbe": {**probe, **_get(HEALTH_PATH), "periodSeconds": _STARTUP_PROBE_SECONDS, "failureThreshold": startup_looks},
         # No liveness probe: an engine that died ends its process, and one that is merely busy must not be restarted.
-        "readinessProbe": {**health, "periodSeconds": _PROBE_SECONDS, "failureThreshold": 2},
+        "readinessProbe": {**probe, **_get(READY_PATH), "periodSeconds": _PROBE_SECONDS, "failureThreshold": 2},
         **drain,
+        "volumeMounts": [{"name": GUARD, "mountPath": GUARD_PATH, "readOnly": True}],
         "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
     }
     return {
@@ -237,8 +287,13 @@ def serving_runtime(name: str, spec: RuntimeSpec) -> dict[str, Any]:
             "protocolVersions": ["v2", "v1"],
             "multiModel": False,
             "containers": [container],
+            "volumes": [{"name": GUARD, "configMap": {"name": GUARD}}],
         },
     }
+
+
+def _get(path: str) -> dict[str, Any]:
+    return {"httpGet": {"path": path, "port": PORT}}
 
 
 def arguments(spec: ModelSpec, accelerator: AcceleratorSpec) -> list[str]:
@@ -256,6 +311,23 @@ def arguments(spec: ModelSpec, accelerator: AcceleratorSpec) -> list[str]:
     return result
 
 
+def revision(spec: ModelSpec, accelerator: AcceleratorSpec) -> str:
+    """What the answers of a replica come from, in ten characters: the same in every cluster that answers alike.
+
+    Not of it: what changes only speed or room, such as the number of GPUs.
+    """
+    length = spec.runtime.max_model_length or spec.facts.max_model_length
+    decides = [spec.source, length, _CPU_DTYPE if accelerator.type == CPU else "auto"]
+    return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:10]
+
+
+def environment(spec: ModelSpec, accelerator: AcceleratorSpec) -> list[dict[str, Any]]:
+    """What the engine guard is told of this model, as environment variables after those of the runtime."""
+    capacity = spec.runtime.capacity
+    told = {engine_guard.REVISION: revision(spec, accelerator), **({} if capacity is None else {engine_guard.CAPACITY: str(capacity)})}
+    return [{"name": key, "value": value} for key, value in told.items()]
+
+
 def resources(runtime: RuntimeSpec, accelerator: AcceleratorSpec) -> dict[str, Any]:
     """Requests equal limits: KServe's webhook fills in a limit of 1 CPU and 2 GiB where there is none."""
     amount = {"cpu": runtime.cpu, "memory": runtime.memory, **({"nvidia.com/gpu": str(accelerator.count)} if accelerator.type != CPU else {})}
@@ -270,6 +342,7 @@ def _depends_on_accelerator(spec: ModelSpec, runtimes: RuntimesSpec, accelerator
         "/spec/predictor/terminationGracePeriodSeconds": runtime.grace_seconds,
         "/spec/predictor/model/runtime": runtime_name(accelerator.type),
         "/spec/predictor/model/args": arguments(spec, accelerator),
+        "/spec/predictor/model/env": environment(spec, accelerator),
         "/spec/predictor/model/resources": resources(runtime, accelerator),
     }
 
@@ -310,6 +383,7 @@ def inference_service(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, Any]
         "runtime": runtime_name(spec.accelerator.type),
         "storageUri": spec.source,
         "args": arguments(spec, spec.accelerator),
+        "env": environment(spec, spec.accelerator),
         "resources": resources(runtime, spec.accelerator),
     }
     surge = {"maxSurge": 1, "maxUnavailable": 0} if spec.rollout == "surge" else {"maxSurge": 0, "maxUnavailable": 1}
@@ -340,16 +414,19 @@ def inference_service(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, Any]
 @dataclass(frozen=True, kw_only=True)
 class RuntimesArgs:
     spec: RuntimesSpec
+    failover: RequestFailoverSpec
 
 
 class Runtimes(pulumi.ComponentResource):
-    """The vLLM runtimes, on the hub for every member. Models depend on `objects`."""
+    """The vLLM runtimes and the engine guard that they run, on the hub for every member. Models depend on `objects`."""
 
     def __init__(self, name: str, args: RuntimesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:serving:Runtimes", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
+        files = guard_files()
+        self.objects: list[pulumi.Resource] = [ConfigMap(f"{name}-{GUARD}", metadata=files["metadata"], data=files["data"], opts=child)]
         pairs = ((labels.RUNTIME_GPU, args.spec.vllm), (labels.RUNTIME_CPU, args.spec.vllm_cpu))
-        self.objects: list[pulumi.Resource] = [hub_object(f"{name}-{key}", serving_runtime(key, spec), child) for key, spec in pairs]
+        self.objects += [hub_object(f"{name}-{key}", serving_runtime(key, spec, args.failover), child) for key, spec in pairs]
         self.register_outputs({})
 
 

@@ -1,13 +1,20 @@
 """What a replica looks like: runtime, arguments, probes, shutdown, and what differs by cluster."""
 
+import ast
+import inspect
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from components import labels, serving
+from components.failover import RequestFailoverSpec
 from components.fleet_spec import FleetSpec
-from components.placement import TIMEOUT_SECONDS, WAIT_FOR
+from components.placement import SHARED_KINDS, TIMEOUT_SECONDS, WAIT_FOR
 from components.serving import ModelSpec
+from components.spec import SpecError
+from runtime_image import engine_guard
 from stacks.config import parse_fleet
 from tests.unit import fleets
 
@@ -57,6 +64,7 @@ def test_the_service_of_a_model_as_a_whole(local: FleetSpec) -> None:
                     "runtime": "vllm",
                     "storageUri": "hf://meta-llama/Llama-3.3-70B-Instruct",
                     "args": ["--max-model-len=32768", "--tensor-parallel-size=4"],
+                    "env": [{"name": "FLEET_MODEL_REVISION", "value": "1363884ca1"}],
                     "resources": {"requests": resources, "limits": resources},
                 },
             }
@@ -99,6 +107,56 @@ def test_a_model_on_cpu_asks_for_no_gpu_and_for_its_node(local: FleetSpec) -> No
     assert predictor["deploymentStrategy"]["rollingUpdate"] == {"maxSurge": 0, "maxUnavailable": 1}
 
 
+def environment(body: dict[str, Any]) -> dict[str, str]:
+    return {each["name"]: each["value"] for each in body["spec"]["predictor"]["model"]["env"]}
+
+
+def test_the_revision_is_the_same_wherever_answers_are(local: FleetSpec) -> None:
+    revisions = {serving.revision(model, model.accelerator) for model in local.models}
+    assert len(revisions) == len(local.models)
+    model = local.models[1]
+    (here,) = {serving.revision(model, model.accelerator_in(each.name)) for each in model.placement.clusters}
+    assert here == environment(serving.inference_service(model, local.runtimes))["FLEET_MODEL_REVISION"]
+
+
+@pytest.mark.parametrize(
+    ("change", "differs"),
+    [
+        ({"source": "hf://example/other"}, True),
+        ({"runtime": {"maxModelLength": 4096}}, True),
+        ({"runtime": {"maxModelLength": 8192}}, False),
+        ({"runtime": {"maxNumSeqs": 4, "maxQueued": 4, "kvCacheBytes": 1024, "enforceEager": True}}, False),
+        ({"accelerator": {"type": "H100", "count": 2}}, False),
+        ({"replicas": 4, "rollout": "replace"}, False),
+    ],
+)
+def test_a_new_revision_is_what_would_answer_otherwise(change: dict[str, Any], *, differs: bool) -> None:
+    (_, before), (_, after) = parsed(), parsed(**change)
+    assert (serving.revision(before, before.accelerator) != serving.revision(after, after.accelerator)) is differs
+
+
+def test_a_cluster_that_computes_in_another_precision_tells_another_revision() -> None:
+    fleet, model = parsed(placement={"clusters": [{"name": "east"}, {"name": "west", "accelerator": {"type": "cpu"}}]})
+    base = environment(serving.inference_service(model, fleet.runtimes))["FLEET_MODEL_REVISION"]
+    (told,) = serving.cluster_overrides(model, fleet.runtimes)["west"]["/spec/predictor/model/env"]
+    assert told["name"] == "FLEET_MODEL_REVISION"
+    assert told["value"] != base
+
+
+def test_a_replica_is_full_with_what_it_computes_and_what_waits() -> None:
+    fleet, model = parsed(runtime={"maxNumSeqs": 8, "maxQueued": 4})
+    assert environment(serving.inference_service(model, fleet.runtimes))["FLEET_GUARD_CAPACITY"] == "12"
+    fleet, model = parsed(runtime={"maxNumSeqs": 8, "maxQueued": 0})
+    assert environment(serving.inference_service(model, fleet.runtimes))["FLEET_GUARD_CAPACITY"] == "8"
+    fleet, model = parsed(runtime={"maxNumSeqs": 8})
+    assert "FLEET_GUARD_CAPACITY" not in environment(serving.inference_service(model, fleet.runtimes))
+
+
+def test_a_queue_without_a_known_batch_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"models\[0\]\.runtime: `maxQueued` needs `maxNumSeqs`"):
+        parsed(runtime={"maxQueued": 4})
+
+
 def test_without_a_length_the_model_gets_all_it_can() -> None:
     _, model = parsed()
     assert serving.arguments(model, model.accelerator)[0] == "--max-model-len=8192"
@@ -123,10 +181,10 @@ def test_pulumi_waits_for_one_ready_cluster_and_longer_than_a_load_takes(local: 
 @pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
 def test_the_runtimes_start_vllm_the_same_way_everywhere(local: FleetSpec, name: str) -> None:
     spec = local.runtimes.for_accelerator("cpu" if name == labels.RUNTIME_CPU else "H100")
-    body = serving.serving_runtime(name, spec)
+    body = serving.serving_runtime(name, spec, local.failover.requests)
     (container,) = body["spec"]["containers"]
     assert container["name"] == "kserve-container"
-    assert container["command"] == ["vllm", "serve"]
+    assert container["command"] == ["python3", "-m", "vllm.entrypoints.cli.main", "serve"]
     assert container["args"][:4] == ["/mnt/models", "--served-model-name={{.Name}}", "--host=$(POD_IP)", "--port=8080"]
     assert container["env"][0] == {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}}
     assert body["metadata"]["labels"][labels.LABEL_PROPAGATE] == "all"
@@ -134,10 +192,46 @@ def test_the_runtimes_start_vllm_the_same_way_everywhere(local: FleetSpec, name:
     assert container["ports"][0]["name"].startswith("http")
 
 
-def test_probes_ask_for_health_and_a_busy_server_is_never_restarted(local: FleetSpec) -> None:
-    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, local.runtimes.vllm)["spec"]["containers"]
+@pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
+def test_both_runtimes_run_the_engine_guard(name: str) -> None:
+    failover = RequestFailoverSpec().model_copy(update={"stall_seconds": 2.5})
+    body = serving.serving_runtime(name, serving.RuntimesSpec().vllm, failover)
+    (container,) = body["spec"]["containers"]
+    (mount,) = container["volumeMounts"]
+    (volume,) = body["spec"]["volumes"]
+    files = serving.guard_files()
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert "--middleware=engine_guard.EngineGuard" in container["args"]
+    assert container["command"][:2] == ["python3", "-m"], "puts the working folder on Python's path"
+    assert container["workingDir"] == mount["mountPath"]
+    assert "PYTHONPATH" not in environment, "KServe refuses it"
+    assert environment["FLEET_GUARD_STALL_SECONDS"] == "2.5"
+    assert mount["name"] == volume["name"]
+    assert volume["configMap"]["name"] == files["metadata"]["name"]
+    assert list(files["data"]) == ["engine_guard.py"]
+
+
+def test_the_engine_guard_reaches_every_member_as_it_is() -> None:
+    files = serving.guard_files()
+    assert files["metadata"]["namespace"] == labels.NAMESPACE_MODELS
+    assert files["metadata"]["labels"][labels.LABEL_PROPAGATE] == "all"
+    assert files["data"]["engine_guard.py"] == Path(inspect.getfile(engine_guard)).read_text(encoding="utf-8")
+    assert (files["apiVersion"], files["kind"]) in SHARED_KINDS
+
+
+def test_the_engine_guard_needs_nothing_that_vllm_has_not() -> None:
+    tree = ast.parse(serving.guard_files()["data"]["engine_guard.py"])
+    plain = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
+    named = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+    assert {each.partition(".")[0] for each in plain | named} <= sys.stdlib_module_names
+
+
+def test_probes_ask_what_they_mean_and_a_busy_server_is_never_restarted(local: FleetSpec) -> None:
+    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, local.runtimes.vllm, local.failover.requests)["spec"]["containers"]
     startup = container["startupProbe"]
-    assert startup["httpGet"] == container["readinessProbe"]["httpGet"] == {"path": "/health", "port": 8080}
+    assert startup["httpGet"] == {"path": "/health", "port": 8080}
+    # /health stays true while the engine hangs.
+    assert container["readinessProbe"]["httpGet"] == {"path": "/fleet/ready", "port": 8080}
     assert startup["periodSeconds"] * startup["failureThreshold"] >= local.runtimes.vllm.startup_seconds
     assert "livenessProbe" not in container
 
@@ -147,7 +241,7 @@ def test_shutdown_drains_before_it_kills(drain: int) -> None:
     raw = fleets.small()
     raw["runtimes"] = {"vllm": {"drainSeconds": drain, "shutdownSeconds": 40}}
     fleet = parse_fleet(raw)
-    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, fleet.runtimes.vllm)["spec"]["containers"]
+    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, fleet.runtimes.vllm, fleet.failover.requests)["spec"]["containers"]
     predictor = serving.inference_service(fleet.models[0], fleet.runtimes)["spec"]["predictor"]
     # vLLM's default of 0 would cut off what is under way.
     assert "--shutdown-timeout=40" in container["args"]
