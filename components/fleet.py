@@ -11,15 +11,18 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components import labels
+from components import failover_budget, labels
 from components.clusters import Cluster, ClusterArgs, ClusterSpec, ExistingDriver
 from components.control_planes import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
+from components.doors import Door, Gateways, GatewaysArgs
 from components.failover import karmada_settings
 from components.fleet_spec import FleetSpec
 from components.gpu_pools import GpuPools, GpuPoolsArgs
 from components.membership import Membership, MembershipArgs
-from components.mesh import Door, Endpoint, Gateways, GatewaysArgs, Mesh, MeshArgs, Routes, RoutesArgs
+from components.mesh import Mesh, MeshArgs, Routes, RoutesArgs
 from components.placement import Federation, FederationArgs, Placement, PlacementArgs, division
+from components.regions import Endpoint
+from components.routes import ModelRoutes
 from components.serving import Model, ModelArgs, ModelSpec, ModelStore, ModelStoreArgs, Runtimes, RuntimesArgs, cluster_overrides
 
 # What each member runs before it joins: their kinds are what the hub sends.
@@ -56,23 +59,24 @@ class Fleet(pulumi.ComponentResource):
     endpoints: pulumi.Output[dict[str, Any]]
     clusters: dict[str, Any]
     placements: dict[str, Any]
+    failover: dict[str, Any]
     kubeconfigs: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:fleet:Fleet", name, None, opts)
         spec = args.spec
         hub = self._hub(spec)
-        members = [self._member(each, hub, args.kubeconfigs.get(each.name)) for each in spec.clusters]
+        members = [self._member(each, hub, args.kubeconfigs.get(each.name), relay=spec.failover.streams.relay) for each in spec.clusters]
         doors = {each.spec.name: each.door for each in members}
 
         ready = [each for member in members for each in member.ready]
         federation = Federation("federation", FederationArgs(clusters=sorted(doors), members=ready), hub.objects)
         shared: list[pulumi.Resource] = [federation.shared]
-        mesh = Mesh("mesh", MeshArgs(failover=spec.failover.requests, doors=doors, requires=shared), hub.objects)
-        runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes), hub.objects)
+        mesh = Mesh("mesh", MeshArgs(failover=spec.failover.requests, streams=spec.failover.streams, doors=doors, requires=shared), hub.objects)
+        runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=spec.failover.requests), hub.objects)
         before_models = [*federation.rules, *runtimes.objects]
         for model in spec.models:
-            self._model(model, spec, hub, doors, before_models, [*shared, *mesh.overrides])
+            self._model(model, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
 
         self.endpoints = pulumi.Output.from_input(
             {
@@ -82,13 +86,21 @@ class Fleet(pulumi.ComponentResource):
         )
         self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}
         self.placements = {model.name: _placement_output(model) for model in spec.models}
+        self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
+        self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
         known: dict[str, pulumi.Input[str]] = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
         self.kubeconfigs = pulumi.Output.secret(pulumi.Output.all(**known))
         self.register_outputs(self.outputs())
 
     def outputs(self) -> dict[str, pulumi.Input[Any]]:
         """The stack's outputs, by name."""
-        return {"endpoints": self.endpoints, "clusters": self.clusters, "placements": self.placements, "kubeconfigs": self.kubeconfigs}
+        return {
+            "endpoints": self.endpoints,
+            "clusters": self.clusters,
+            "placements": self.placements,
+            "failover": self.failover,
+            "kubeconfigs": self.kubeconfigs,
+        }
 
     def _hub(self, spec: FleetSpec) -> _Hub:
         name = spec.hub.name
@@ -104,6 +116,8 @@ class Fleet(pulumi.ComponentResource):
             name,
             # The hub holds what this program declares. An object that an interrupted run made is taken over, not an error.
             upsert_existing_objects=True,
+            # ConfigMaps change in place: pods mount the engine guard's.
+            enable_config_map_mutable=True,
             kubeconfig=cluster.kubeconfig,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[karmada.ready], deleted_with=gone_with),
         )
@@ -116,7 +130,7 @@ class Fleet(pulumi.ComponentResource):
         metadata = labels.metadata(name, component="fleet", extra={labels.SKIP_AUTO_PROPAGATION: "true"})
         return Namespace(f"namespace-{name}", metadata={"name": metadata["name"], "labels": metadata["labels"]}, opts=opts)
 
-    def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None) -> _Member:
+    def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None, *, relay: bool) -> _Member:
         name = spec.name
         child = pulumi.ResourceOptions(parent=self)
         args = ClusterArgs(name=name, role="member", driver=spec.driver, region=spec.region, zone=spec.zone or "", kubeconfig=kubeconfig)
@@ -145,8 +159,8 @@ class Fleet(pulumi.ComponentResource):
             door = Door(front_door_url=spec.driver.front_door.url, address=address.address, port=address.port)
         else:
             GpuPools(f"{name}-gpu-pools", GpuPoolsArgs(cluster=name, pools=spec.gpu_pools, owner=owner), child)
-            gateways_args = GatewaysArgs(cluster=name, region=spec.region, zone=spec.zone or "", owner=owner, requires=[planes["istio"].ready])
-            door = Gateways(f"{name}-gateways", gateways_args, child).door
+            gateways = GatewaysArgs(cluster=name, region=spec.region, zone=spec.zone or "", relay=relay, owner=owner, requires=[planes["istio"].ready])
+            door = Gateways(f"{name}-gateways", gateways, child).door
             ready.append(ModelStore(f"{name}-model-store", ModelStoreArgs(cluster=name, owner=owner), child).seeded)
         return _Member(spec=spec, cluster=cluster, door=door, ready=ready)
 
@@ -166,9 +180,11 @@ class Fleet(pulumi.ComponentResource):
             hub.objects,
         )
         endpoints = [Endpoint(region=fleet.by_name[each].region, address=doors[each].address, port=doors[each].port) for each in model.placement.order]
-        routes = RoutesArgs(model=model.name, endpoints=endpoints, failover=fleet.failover.requests, requires=before_routes)
-        Routes(f"{model.name}-routes", routes, hub.objects)
-        Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
+        routes = ModelRoutes(model=model.name, endpoints=endpoints, failover=fleet.failover.requests, streams=fleet.failover.streams)
+        regions = {each.name: each.region for each in fleet.clusters}
+        Routes(f"{model.name}-routes", RoutesArgs(routes=routes, clusters=regions, requires=before_routes), hub.objects)
+        served = Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
+        pulumi.log.info(failover_budget.describe(failover_budget.promise(fleet, model)), served)
 
 
 def _model_endpoint(model: ModelSpec, doors: Mapping[str, Door]) -> dict[str, Any]:

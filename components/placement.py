@@ -24,11 +24,13 @@ INFERENCE_SERVICE = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "Inferen
 
 # What every member holds alike, found by LABEL_PROPAGATE.
 SHARED_KINDS = (
+    ("v1", "ConfigMap"),
     ("serving.kserve.io/v1alpha1", "ClusterServingRuntime"),
     ("networking.istio.io/v1", "Gateway"),
     ("networking.istio.io/v1", "ServiceEntry"),
     ("networking.istio.io/v1", "DestinationRule"),
     ("networking.istio.io/v1", "VirtualService"),
+    ("networking.istio.io/v1alpha3", "EnvoyFilter"),
 )
 
 # Annotations by which Pulumi waits for an InferenceService on the hub. See `strip_pulumi_annotations`.
@@ -70,8 +72,15 @@ class PlacementSpec(Spec):
     """Clusters that must hold a replica, in two regions or more if it is above 1: the partner for a failover.
     1 accepts that the model is away while its region is."""
     failover_order: tuple[ClusterName, ...] = ()
-    """Where requests go when the region of a front door cannot serve them. Clusters left out follow in the order of
-    `clusters`. The first region in this order comes first; those after it share the load."""
+    """Where requests go when the region of a front door cannot serve them, one after another. Clusters left out follow in the
+    order of `clusters`."""
+    evict_after_seconds: Annotated[int, Field(ge=0)] | None = None
+    """How long a lost cluster keeps the replicas of this model, instead of `failover.capacity.evictAfterSeconds`. A model that
+    takes minutes to load should wait longer than a small one."""
+
+    def evict_after(self, failover: CapacityFailoverSpec) -> int:
+        """How long a lost cluster keeps the replicas, in seconds."""
+        return failover.evict_after_seconds if self.evict_after_seconds is None else self.evict_after_seconds
 
     @property
     def order(self) -> tuple[str, ...]:
@@ -100,7 +109,7 @@ def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailov
     """Divides the replicas of one model over its clusters, and moves them when a cluster is lost."""
     weights = [{"targetCluster": {"clusterNames": [name]}, "weight": weight} for name, weight in sorted(policy_weights(spec).items())]
     # Without this toleration Karmada evicts in the moment of the taint; without its seconds it never does.
-    lost = {"key": labels.TAINT_LOST, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": failover.evict_after_seconds}
+    lost = {"key": labels.TAINT_LOST, "operator": "Exists", "effect": "NoExecute", "tolerationSeconds": spec.evict_after(failover)}
     return {
         "apiVersion": "policy.karmada.io/v1alpha1",
         "kind": "PropagationPolicy",

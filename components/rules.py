@@ -5,14 +5,22 @@ Each rule is a function that tells every breach, never only the first. Checks of
 
 from collections.abc import Callable, Iterator, Sequence
 
+from components import failover_budget
 from components.clusters import ClusterSpec
 from components.fleet_spec import FleetSpec
 from components.gpu_pools import AcceleratorSpec, nodes_of
-from components.placement import PlacementClusterSpec, division
+from components.placement import PlacementClusterSpec, division, policy_weights
 from components.serving import ModelSpec
 from components.spec import Path, Problem, closest
-from planning import capacity
+from planning import capacity, failover_time
 from planning.accelerators import CPU
+from planning.division import divide
+from planning.failover_time import Parts
+
+# What one region can promise at best: clouds promise about as much of their own.
+_ONE_REGION_PERCENT = 99.9
+# A model that loads for longer should not move at every short outage.
+_SLOW_LOAD_SECONDS = 60
 
 Rule = Callable[[FleetSpec], Iterator[Problem]]
 
@@ -176,6 +184,180 @@ def gpus_suffice(fleet: FleetSpec) -> Iterator[Problem]:
                 yield Problem(path, rule, listed, hint)
 
 
+def _number(value: float) -> float:
+    """As a person writes it: 5, not 5.0."""
+    return int(value) if float(value).is_integer() else value
+
+
+def failover_numbers_fit(fleet: FleetSpec) -> Iterator[Problem]:
+    """The numbers of one failover budget among themselves."""
+    numbers = fleet.failover.requests
+    path: Path = ("failover", "requests")
+    there_and_back = 2 * numbers.round_trip_milliseconds
+    rule = f"must be at least twice `roundTripMilliseconds`, which is {numbers.round_trip_milliseconds}"
+    for name, why, value in (
+        ("connectTimeoutMilliseconds", "a new connection to a healthy region takes a round trip and more", numbers.connect_timeout_milliseconds),
+        ("pingTimeoutMilliseconds", "a healthy region answers a PING after a round trip and more", numbers.ping_timeout_milliseconds),
+    ):
+        if value < there_and_back:
+            yield Problem((*path, name), rule, value, f"{why}: set {there_and_back} or more")
+    if numbers.health_timeout_seconds * 1000 < there_and_back:
+        hint = f"a healthy region answers a deep check after a round trip and more: set {there_and_back / 1000:g} or more"
+        yield Problem((*path, "healthTimeoutSeconds"), rule, _number(numbers.health_timeout_seconds), hint)
+    if numbers.health_timeout_seconds > numbers.health_interval_seconds:
+        rule = f"must not exceed `healthIntervalSeconds`, which is {numbers.health_interval_seconds:g}"
+        hint = "the next deep check waits for the last one: a longer interval says the same"
+        yield Problem((*path, "healthTimeoutSeconds"), rule, _number(numbers.health_timeout_seconds), hint)
+    found = failover_time.check_detection(numbers.unhealthy_threshold, numbers.health_interval_seconds, numbers.health_timeout_seconds)
+    if numbers.ejection_seconds <= found:
+        rule = f"must exceed the {found:g} s after which deep checks find a silent region"
+        hint = "shorter, and requests are risked on a dead region again: raise it, or lower `unhealthyThreshold`"
+        yield Problem((*path, "ejectionSeconds"), rule, _number(numbers.ejection_seconds), hint)
+    streams = fleet.failover.streams
+    if streams.resume and not streams.relay:
+        yield Problem(("failover", "streams", "resume"), "needs `relay: true`", streams.resume, "it is the relay that goes on in another region")
+    if streams.relay and streams.idle_seconds <= numbers.stall_seconds:
+        rule = f"must exceed `requests.stallSeconds`, which is {numbers.stall_seconds:g}"
+        hint = "the engine's guard decides about an engine that hangs, and the relay must not be faster"
+        yield Problem(("failover", "streams", "idleSeconds"), rule, _number(streams.idle_seconds), hint)
+
+
+def moving_pays(fleet: FleetSpec) -> Iterator[Problem]:
+    """Eviction against the time that a model takes to load, where it is declared."""
+    numbers = fleet.failover.capacity
+    for at, model in enumerate(fleet.models):
+        load = model.runtime.load_seconds
+        if load is None:
+            continue
+        path: Path = ("models", at, "placement", "evictAfterSeconds")
+        if load > _SLOW_LOAD_SECONDS and not model.placement.evict_after(numbers):
+            own = model.placement.evict_after_seconds is not None
+            where = path if own else ("failover", "capacity", "evictAfterSeconds")
+            rule = f"must not be 0 for model `{model.name}`, which takes {load} s to load: a short outage would move it"
+            yield Problem(where, rule, 0, "set `placement.evictAfterSeconds` of the model")
+        ready = failover_time.total(each for each in failover_budget.promise(fleet, model).killed if each.name in ("scheduling", "load", "readiness"))
+        if numbers.purge == "Gracefully" and numbers.graceful_timeout_seconds <= ready:
+            rule = f"must exceed the {ready:g} s until model `{model.name}` is ready elsewhere: its old copy would go before"
+            hint = f"raise it, or lower `models[{at}].runtime.loadSeconds`"
+            yield Problem(("failover", "capacity", "gracefulTimeoutSeconds"), rule, _number(numbers.graceful_timeout_seconds), hint)
+
+
+def objectives_agree(fleet: FleetSpec) -> Iterator[Problem]:
+    """Objectives of one model among themselves, and with what the fleet takes for a fault."""
+    numbers = fleet.failover.requests
+    for at, model in enumerate(fleet.models):
+        wanted = model.objectives
+        path: Path = ("models", at, "objectives")
+        failover, restore, first = wanted.failover_seconds, wanted.restore_seconds, wanted.time_to_first_token_seconds
+        if failover is not None and restore is not None and failover > restore:
+            rule = f"must not exceed `restoreSeconds`, which is {restore:g}"
+            hint = "requests leave a dead region before its replicas are ready in others"
+            yield Problem((*path, "failoverSeconds"), rule, _number(failover), hint)
+        if first is not None and first >= numbers.stall_seconds:
+            rule = f"must be less than `failover.requests.stallSeconds`, which is {numbers.stall_seconds:g}"
+            hint = "an engine that takes as long as it may would be taken for hung: raise `stallSeconds`"
+            yield Problem((*path, "timeToFirstTokenSeconds"), rule, _number(first), hint)
+        several = failover_budget.requests(fleet, model).regions > 1
+        if first is not None and several and first * 1000 <= numbers.round_trip_milliseconds:
+            rule = f"must exceed `failover.requests.roundTripMilliseconds`, which is {numbers.round_trip_milliseconds}"
+            yield Problem((*path, "timeToFirstTokenSeconds"), rule, _number(first), "a token from another region takes a round trip")
+        if "availability_percent" in wanted.model_fields_set and wanted.availability_percent > _ONE_REGION_PERCENT and not several:
+            rule = f"must not exceed {_ONE_REGION_PERCENT:g} for a model in one region: it is away with its region"
+            yield Problem((*path, "availabilityPercent"), rule, wanted.availability_percent, "add a cluster of another region, or lower it")
+
+
+def objectives_can_be_kept(fleet: FleetSpec) -> Iterator[Problem]:
+    """Objectives against the worst case that is computed from the failover budget."""
+    for at, model in enumerate(fleet.models):
+        path: Path = ("models", at, "objectives")
+        promise = failover_budget.promise(fleet, model)
+        wanted = model.objectives.failover_seconds
+        if wanted is not None:
+            worst = promise.worst_death
+            if worst is None:
+                rule = "cannot be kept: only one region serves the model, and requests fail while it is away"
+                yield Problem((*path, "failoverSeconds"), rule, _number(wanted), "add a cluster of another region, or leave the objective out")
+            elif failover_time.total(worst.added or ()) > wanted:
+                yield _too_long((*path, "failoverSeconds"), wanted, worst.added or (), f"with case `{worst.name}`")
+        wanted = model.objectives.restore_seconds
+        if wanted is not None:
+            yield from _restore_problems((*path, "restoreSeconds"), wanted, promise)
+
+
+def _restore_problems(path: Path, wanted: float, promise: failover_budget.Promise) -> Iterator[Problem]:
+    if not promise.movable:
+        yield Problem(
+            path,
+            "cannot be kept: the model has one region, and its replicas can move nowhere",
+            _number(wanted),
+            "add a cluster of another region, or leave the objective out",
+        )
+    elif not promise.load_known:
+        rule = "needs `runtime.loadSeconds`: without the time to load the model nothing can be promised"
+        yield Problem(path, rule, _number(wanted), "declare the longest time from a replica's place on a node until it answers")
+    elif failover_time.total(promise.worst_restore) > wanted:
+        yield _too_long(path, wanted, promise.worst_restore, "with a region that does not answer")
+
+
+def _too_long(path: Path, wanted: float, parts: Parts, where: str) -> Problem:
+    """An objective that is broken, with the worst case, its largest part, and what to change."""
+    total, largest = failover_time.total(parts), failover_time.largest(parts)
+    rule = f"cannot be kept: the worst case is {total:.4g} s {where}, of which {largest.seconds:.4g} s `{largest.name}` ({largest.why})"
+    knobs = " and ".join(f"`{knob}`" for knob in failover_budget.KNOBS.get(largest.name, ()))
+    verb = "raise" if largest.name == "eviction" else "lower"
+    change = f"{verb} {knobs}, or raise the objective" if knobs else "raise the objective"
+    return Problem(path, rule, _number(wanted), f"{change} to at least {failover_budget.rounded_up(total)}")
+
+
+def restores_have_room(fleet: FleetSpec) -> Iterator[Problem]:
+    """Whether the GPUs that are left hold the replicas of every model, for each region that may be lost.
+
+    Only where a model promises `restoreSeconds`: to have spare GPUs for a lost region is a decision, and not a cheap one.
+    """
+    promised = {model.name: at for at, model in enumerate(fleet.models) if model.objectives.restore_seconds is not None}
+    if not promised or _names_are_doubtful(fleet):
+        return
+    told: set[tuple[str, str, str]] = set()
+    for region in dict.fromkeys(cluster.region for cluster in fleet.clusters):
+        for cluster, kind, asked in _overfull(fleet, region):
+            has = capacity.total(nodes_of(cluster.gpu_pools, kind))
+            for model in fleet.models:
+                moved = model.name in promised and any(fleet.by_name[name].region == region for name in model.placement.weights)
+                mine = model.accelerator_in(cluster.name).type == kind and cluster.name in model.placement.weights
+                if not (moved and mine) or (model.name, region, cluster.name) in told:
+                    continue
+                told.add((model.name, region, cluster.name))
+                path: Path = ("models", promised[model.name], "objectives", "restoreSeconds")
+                need = f"{asked} would be needed" if asked > has else "they lie too scattered"
+                rule = f"cannot be kept when region `{region}` is lost: `{cluster.name}` has {has} GPUs of type {kind}, and {need}"
+                hint = f"add nodes in `{cluster.name}`, lower `replicas`, or leave the objective out"
+                yield Problem(path, rule, _number(model.objectives.restore_seconds or 0), hint)
+
+
+def _names_are_doubtful(fleet: FleetSpec) -> bool:
+    """Whether a placement names a cluster twice, or one that there is not: told by other rules, and nothing can be counted."""
+    named = [[each.name for each in model.placement.clusters] for model in fleet.models]
+    return any(len(set(names)) < len(names) or not set(names) <= set(fleet.by_name) for names in named)
+
+
+def _overfull(fleet: FleetSpec, region: str) -> Iterator[tuple[ClusterSpec, str, int]]:
+    """Clusters whose GPUs of a type do not suffice once `region` is lost, with the number that would be needed."""
+    left = [cluster for cluster in fleet.clusters if cluster.region != region]
+    uses: dict[tuple[str, str], list[int]] = {}
+    for model in fleet.models:
+        weights = policy_weights(model.placement)
+        rest = {cluster.name: weights[cluster.name] for cluster in left if cluster.name in weights}
+        for name, replicas in divide(model.replicas, rest).items():
+            wanted = model.accelerator_in(name)
+            if wanted.type != CPU:
+                uses.setdefault((name, wanted.type), []).extend([wanted.count] * replicas)
+    for cluster in left:
+        for kind in sorted({pool.accelerator for pool in cluster.gpu_pools}):
+            sizes = uses.get((cluster.name, kind), [])
+            if capacity.unplaced(nodes_of(cluster.gpu_pools, kind), sizes):
+                yield cluster, kind, sum(sizes)
+
+
 RULES: tuple[Rule, ...] = (
     names_are_unique,
     placements_name_clusters,
@@ -185,4 +367,9 @@ RULES: tuple[Rule, ...] = (
     tensor_parallel_fits,
     facts_agree,
     gpus_suffice,
+    failover_numbers_fit,
+    moving_pays,
+    objectives_agree,
+    objectives_can_be_kept,
+    restores_have_room,
 )

@@ -1,7 +1,8 @@
 """The two Envoys of a member: the front door that callers use, and the regional gateway that leads to its pods.
 
 Here they are only started and pointed at their own cluster's istiod. Listeners and routes are Istio objects, declared on
-the hub; until those arrive an Envoy listens on its admin port alone.
+the hub; until those arrive an Envoy listens on its admin port alone. Beside the front door runs the stream relay, where the
+stack wants one.
 """
 
 import json
@@ -10,38 +11,49 @@ from typing import Any
 from local.host_cluster import HostCluster
 from local.istio import GATEWAY_NAMESPACE
 from local.istio import UNIT as ISTIOD
-from local.units import HttpReady, Unit
+from local.units import HttpReady, TcpReady, Unit
 from toolchain import tools
 
 FRONT_DOOR = "front-door"
 REGIONAL_GATEWAY = "regional-gateway"
 # Both are names of units, of ports, and values of the label `istio` that Gateways select.
 GATEWAYS = (REGIONAL_GATEWAY, FRONT_DOOR)
+# Name of a unit and of its port; the egress is a second listener of the front door, by which the relay goes on.
+STREAM_RELAY = "stream-relay"
+EGRESS = "front-door-egress"
 
 ADDRESS = "127.0.0.1"
+
+# A stream that is longer than this when the relay is stopped ends with an error event.
+_RELAY_DRAIN_S = 4
 
 Object = dict[str, Any]
 
 
 def apply(spec: Object) -> Object:
-    """Starts both gateways of `spec["cluster"]` in its `region` and `zone`; again and again with the same result.
+    """Starts both gateways of `spec["cluster"]` in its `region` and `zone`, and with `relay` the stream relay; again and
+    again with the same result.
 
     Returns their addresses. Raises UnitError that names the unit and its log. Needs istiod (istio.py): an Envoy is ready
     when it has the first configuration.
     """
     member = HostCluster(spec["cluster"])
-    for name in GATEWAYS:
-        member.put_unit(unit(member, name, spec["region"], spec["zone"]))
-    for name in GATEWAYS:
-        member.wait_ready(name, 60)
+    relay = [relay_unit(member)] if spec.get("relay") else []
+    gateways = [unit(member, name, spec["region"], spec["zone"]) for name in GATEWAYS]
+    for each in (*relay, *gateways):
+        member.put_unit(each)
+    for each in (*relay, *gateways):
+        member.wait_ready(each.name, 60)
+    if not relay:
+        member.remove_unit(STREAM_RELAY)
     return addresses(member)
 
 
 def delete(spec: Object) -> Object:
-    """Stops both."""
+    """Stops them."""
     member = HostCluster(spec["cluster"])
     if member.exists():
-        for name in reversed(GATEWAYS):
+        for name in (*reversed(GATEWAYS), STREAM_RELAY):
             member.remove_unit(name)
     return {}
 
@@ -52,7 +64,20 @@ def addresses(member: HostCluster) -> Object:
     return {
         "frontDoor": {"address": ADDRESS, "port": door, "url": f"http://{ADDRESS}:{door}"},
         "regionalGateway": {"address": ADDRESS, "port": regional},
+        "egress": {"address": ADDRESS, "port": member.port(EGRESS)},
+        "streamRelay": {"address": ADDRESS, "port": member.port(STREAM_RELAY)},
     }
+
+
+def relay_unit(member: HostCluster) -> Unit:
+    """Between the front door and its egress. It needs neither to start: what it cannot reach it says in its answers."""
+    port, egress = member.port(STREAM_RELAY), member.port(EGRESS)
+    return Unit(
+        name=STREAM_RELAY,
+        argv=[str(tools.path("fleet-relay")), "--listen", f"{ADDRESS}:{port}", "--upstream", f"http://{ADDRESS}:{egress}", "--drain", f"{_RELAY_DRAIN_S}s"],
+        ready=TcpReady(host=ADDRESS, port=port),
+        stop_timeout_s=_RELAY_DRAIN_S + 2,
+    )
 
 
 def unit(member: HostCluster, gateway: str, region: str, zone: str) -> Unit:
@@ -114,7 +139,8 @@ def bootstrap(member: HostCluster, gateway: str, region: str, zone: str) -> Obje
 def _istiod(port: int) -> Object:
     options = "envoy.extensions.upstreams.http.v3.HttpProtocolOptions"
     # A frozen istiod must not hold the stream for ever; Envoy reconnects when it answers again.
-    http2 = {"connection_keepalive": {"interval": "10s", "timeout": "5s"}}
+    # Not more often: istiod's gRPC server takes PINGs less than 15 s apart for an attack and closes the connection.
+    http2 = {"connection_keepalive": {"interval": "20s", "timeout": "5s"}}
     return {
         "name": "istiod",
         "type": "STATIC",

@@ -23,6 +23,7 @@ PROPAGATED = {
     "serving.kserve.io/v1beta1": {"InferenceService"},
     "serving.kserve.io/v1alpha1": {"ClusterServingRuntime"},
     "networking.istio.io/v1": {"Gateway", "ServiceEntry", "DestinationRule", "VirtualService"},
+    "networking.istio.io/v1alpha3": {"EnvoyFilter"},
 }
 
 # karmadactl and Karmada's controllers recognise by it what the federation made.

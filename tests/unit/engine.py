@@ -133,10 +133,12 @@ def _answer(inputs: dict[str, Any]) -> dict[str, Any]:
     if verb == "gpu-pools apply":
         return {"nodes": sum(pool["nodes"] for pool in given["pools"]), "gpus": sum(pool["nodes"] * pool["gpusPerNode"] for pool in given["pools"])}
     if verb == "gateways apply":
-        door, regional = _port(name, 20000), _port(name, 21000)
+        door, regional, egress, relay = (_port(name, base) for base in (20000, 21000, 22000, 23000))
         return {
             "frontDoor": {"address": "127.0.0.1", "port": door, "url": f"http://127.0.0.1:{door}"},
             "regionalGateway": {"address": "127.0.0.1", "port": regional},
+            "egress": {"address": "127.0.0.1", "port": egress},
+            "streamRelay": {"address": "127.0.0.1", "port": relay},
         }
     if verb == "model-store apply":
         return {"models": ["tiny-chat"]}

@@ -26,14 +26,15 @@ def local() -> tuple[engine.Engine, dict[str, Any]]:
 def test_outputs_are_the_contract(local: tuple[engine.Engine, dict[str, Any]]) -> None:
     _, outputs = local
     doors = outputs["endpoints"]["frontDoors"]
-    assert set(outputs) == {"endpoints", "clusters", "placements", "kubeconfigs"}
+    assert set(outputs) == {"endpoints", "clusters", "placements", "failover", "kubeconfigs"}
+    assert set(outputs["failover"]) == set(outputs["placements"])
     assert set(doors) == {"us-east", "us-west", "eu-west"}
     assert outputs["endpoints"]["models"]["tiny-chat"] == {"openaiBaseUrl": f"{doors['us-east']}/tiny-chat/v1", "clusters": ["us-east", "us-west"]}
     assert outputs["clusters"]["us-west"] == {
         "region": "us-west",
         "zone": "us-west-1",
         "driver": "local",
-        "gpuPools": [{"name": "a100", "accelerator": "A100", "nodes": 3, "gpus": 24}],
+        "gpuPools": [{"name": "a100", "accelerator": "A100", "nodes": 4, "gpus": 32}],
     }
     assert outputs["placements"]["llama-3-70b"] == {
         "us-east": {"weight": 3, "replicas": 3},
@@ -90,16 +91,14 @@ def test_the_driver_gets_what_it_reads(local: tuple[engine.Engine, dict[str, Any
     assert given["hub-cluster"]["role"] == "hub"
     assert given["us-west-gpu-pools-nodes"] == {
         "cluster": "us-west",
-        "pools": [{"name": "a100", "accelerator": "A100", "nodes": 3, "gpusPerNode": 8, "capacityType": "reserved"}],
+        "pools": [{"name": "a100", "accelerator": "A100", "nodes": 4, "gpusPerNode": 8, "capacityType": "reserved"}],
         "cpuNode": True,
     }
-    assert given["us-east-gateways-processes"] == {"cluster": "us-east", "region": "us-east", "zone": "us-east-1"}
+    assert given["us-east-gateways-processes"] == {"cluster": "us-east", "region": "us-east", "zone": "us-east-1", "relay": True}
     assert given["hub-karmada-processes"]["settings"] == {
         "clusterStatusUpdateFrequency": 2,
         "clusterFailureThreshold": 4,
         "clusterSuccessThreshold": 4,
-        "clusterMonitorPeriod": 1,
-        "clusterMonitorGracePeriod": 20,
         "resourceEvictionRate": 10,
         "gracefulEvictionTimeout": 600,
     }
@@ -147,9 +146,9 @@ def test_a_preview_knows_as_much_as_it_can_before_the_first_update() -> None:
     assert {each.inputs["metadata"]["name"] for each in declared.of_kind("InferenceService")} == {"chat"}
 
 
-def test_namespaces_stand_on_the_hub_and_nothing_else_of_core(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+def test_namespaces_and_the_engine_guard_stand_on_the_hub_and_nothing_else_of_core(local: tuple[engine.Engine, dict[str, Any]]) -> None:
     core = [each for each in local[0].declared if each.type.startswith("kubernetes:core/")]
-    assert {each.inputs["metadata"]["name"] for each in core} == {labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS}
+    assert {each.inputs["metadata"]["name"] for each in core} == {labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS, "engine-guard"}
 
 
 def test_a_model_comes_after_its_policies_its_runtime_and_its_members(local: tuple[engine.Engine, dict[str, Any]]) -> None:
@@ -173,6 +172,30 @@ def test_a_gateway_comes_after_its_listener_is_moved(local: tuple[engine.Engine,
     assert "mesh-front-door-listener" in declared.all_before("mesh-front-door")
     assert "mesh-regional-listener" in declared.all_before("mesh-regional-gateway")
     assert "mesh-cluster-header" in declared.all_before("tiny-chat-routes-regional")
+    assert "mesh-egress-listener" in declared.all_before("mesh-egress")
+    assert "mesh-relay-ports" in declared.all_before("mesh-relay")
+
+
+def test_a_route_comes_after_what_it_leads_to(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    declared, _ = local
+    assert {"mesh-relay", "mesh-relay-rule", "mesh-egress"} <= declared.all_before("tiny-chat-routes-front-door")
+    # The order of another region would hold for a moment.
+    assert "tiny-chat-routes-order" in declared.all_before("tiny-chat-routes-failover")
+
+
+def test_without_a_relay_there_is_nothing_of_it() -> None:
+    declared, _ = declare(fleets.small())
+    assert not [each.name for each in declared.declared if "relay" in each.name or "egress" in each.name]
+    assert not any(each["stdin"]["relay"] for each in declared.commands().values() if "relay" in each["stdin"])
+
+
+def test_a_front_door_prefers_its_own_region_also_in_a_cluster_without_the_model() -> None:
+    raw = fleets.small()
+    raw["clusters"].append(fleets.cluster("west-2", region="west"))
+    declared, _ = declare(raw)
+    (order,) = [each.inputs for each in declared.of_kind("OverridePolicy") if each.inputs["metadata"]["name"] == "chat.order"]
+    targets = {each["targetCluster"]["clusterNames"][0]: each["overriders"]["plaintext"][0]["value"] for each in order["spec"]["overrideRules"]}
+    assert targets == {name: ["not.inference-fleet.dev/east=true"] for name in ("west", "west-2")}
 
 
 def test_a_member_joins_after_its_control_planes(local: tuple[engine.Engine, dict[str, Any]]) -> None:
@@ -212,7 +235,12 @@ def test_an_existing_cluster_is_joined_and_otherwise_left_alone() -> None:
     assert outputs["endpoints"]["frontDoors"]["west"] == "https://llm.west.example.com"
     assert outputs["clusters"]["west"]["driver"] == "existing"
     (entry,) = declared.of_kind("ServiceEntry")
-    assert entry.inputs["spec"]["endpoints"][1] == {"address": "192.0.2.1", "ports": {"http2": 8443}, "locality": "west"}
+    assert entry.inputs["spec"]["endpoints"][1] == {
+        "address": "192.0.2.1",
+        "ports": {"http2": 8443},
+        "locality": "west",
+        "labels": {"not.inference-fleet.dev/east": "true"},
+    }
     # Its gateways have addresses of their own; only the local ones are moved to loopback.
     for policy in declared.of_kind("ClusterOverridePolicy"):
         if policy.inputs["metadata"]["name"].endswith("-listener"):

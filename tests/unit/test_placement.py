@@ -62,6 +62,13 @@ def test_models_tolerate_a_lost_cluster_for_a_while_and_no_new_work_goes_there()
     assert not set(placement.KARMADA_TAINTS) & set(tolerated)
 
 
+def test_a_model_may_wait_longer_than_the_fleet_or_not_at_all() -> None:
+    for own in (300, 0):
+        policy = placement.propagation_policy("chat", spec(evictAfterSeconds=own), CapacityFailoverSpec())
+        (lost,) = policy["spec"]["placement"]["clusterTolerations"]
+        assert lost["tolerationSeconds"] == own
+
+
 def test_the_taint_of_a_lost_cluster_comes_and_goes() -> None:
     body = placement.cluster_taint_policy()["spec"]
     assert body["taints"] == [{"key": labels.TAINT_LOST, "effect": "NoExecute"}]
@@ -83,7 +90,15 @@ def test_what_members_share_reaches_them_even_if_they_are_away() -> None:
     assert {each["key"] for each in body["placement"]["clusterTolerations"]} == {*placement.KARMADA_TAINTS, labels.TAINT_LOST}
     # Without a number of seconds: routes of a region that is only cut off from the hub must stay.
     assert all("tolerationSeconds" not in each and "effect" not in each for each in body["placement"]["clusterTolerations"])
-    assert {each["kind"] for each in body["resourceSelectors"]} == {"ClusterServingRuntime", "Gateway", "ServiceEntry", "DestinationRule", "VirtualService"}
+    assert {each["kind"] for each in body["resourceSelectors"]} == {
+        "ConfigMap",
+        "ClusterServingRuntime",
+        "Gateway",
+        "ServiceEntry",
+        "DestinationRule",
+        "VirtualService",
+        "EnvoyFilter",
+    }
 
 
 def test_pulumis_annotations_stay_on_the_hub() -> None:

@@ -55,6 +55,42 @@ class Case:
     hint: str | None = None
 
 
+def _failover(*path: str, **values: Any) -> Callable[[Fleet], None]:
+    """Sets numbers of one part of the failover budget."""
+    return put("failover", value={path[0]: values})
+
+
+def _objectives(*, load: int | None = None, **values: Any) -> Callable[[Fleet], None]:
+    """Sets objectives of the model, and the time that it takes to load."""
+
+    def edit(fleet: Fleet) -> None:
+        fleet["models"][0]["objectives"] = values
+        if load is not None:
+            fleet["models"][0]["runtime"] = {"loadSeconds": load}
+
+    return edit
+
+
+def _alone(edit: Callable[[Fleet], None]) -> Callable[[Fleet], None]:
+    """The same with the model in one cluster only, as declared."""
+
+    def both(fleet: Fleet) -> None:
+        fleet["models"][0]["placement"] = {"minimumClusters": 1, "clusters": [{"name": "east"}]}
+        edit(fleet)
+
+    return both
+
+
+def _slow_model(evict_after: int | None, **capacity: Any) -> Callable[[Fleet], None]:
+    def edit(fleet: Fleet) -> None:
+        fleet["models"][0]["runtime"] = {"loadSeconds": 900}
+        fleet["failover"] = {"capacity": capacity}
+        if evict_after is not None:
+            fleet["models"][0]["placement"]["evictAfterSeconds"] = evict_after
+
+    return edit
+
+
 MODEL = ("models", 0)
 PLACED = (*MODEL, "placement", "clusters")
 POOL = ("clusters", 0, "gpuPools", 0)
@@ -188,6 +224,139 @@ CASES = {
     "more GPUs than the pool": Case(
         put(*MODEL, "replicas", value=100), "clusters[0].gpuPools", "has 32 GPUs of type H100, and models need 50", "chat 50 x 1", "add nodes"
     ),
+    "connection time below two round trips": Case(
+        _failover("requests", roundTripMilliseconds=300),
+        "failover.requests.connectTimeoutMilliseconds",
+        "must be at least twice `roundTripMilliseconds`, which is 300",
+        500,
+        "set 600 or more",
+    ),
+    "PING time below two round trips": Case(
+        _failover("requests", pingTimeoutMilliseconds=150),
+        "failover.requests.pingTimeoutMilliseconds",
+        "must be at least twice `roundTripMilliseconds`, which is 100",
+        150,
+        "answers a PING",
+    ),
+    "deep check below two round trips": Case(
+        _failover("requests", healthTimeoutSeconds=0.1),
+        "failover.requests.healthTimeoutSeconds",
+        "must be at least twice `roundTripMilliseconds`",
+        0.1,
+        "set 0.2 or more",
+    ),
+    "deep check longer than its interval": Case(
+        _failover("requests", healthTimeoutSeconds=2),
+        "failover.requests.healthTimeoutSeconds",
+        "must not exceed `healthIntervalSeconds`, which is 1",
+        2,
+        "a longer interval says the same",
+    ),
+    "ejection shorter than deep checks": Case(
+        _failover("requests", ejectionSeconds=6),
+        "failover.requests.ejectionSeconds",
+        "must exceed the 6.3 s after which deep checks find a silent region",
+        6,
+        "`unhealthyThreshold`",
+    ),
+    "resume without relay": Case(_failover("streams", resume=True), "failover.streams.resume", "needs `relay: true`", True),
+    "relay faster than the guard": Case(
+        _failover("streams", relay=True, idleSeconds=8),
+        "failover.streams.idleSeconds",
+        "must exceed `requests.stallSeconds`, which is 8",
+        8,
+        "guard",
+    ),
+    "slow model evicted at once": Case(
+        _slow_model(None, evictAfterSeconds=0, gracefulTimeoutSeconds=1000),
+        "failover.capacity.evictAfterSeconds",
+        "must not be 0 for model `chat`, which takes 900 s to load",
+        0,
+        "`placement.evictAfterSeconds` of the model",
+    ),
+    "slow model evicted at once by itself": Case(
+        _slow_model(0, gracefulTimeoutSeconds=1000), "models[0].placement.evictAfterSeconds", "must not be 0 for model `chat`", 0
+    ),
+    "old copy gone before the new one is ready": Case(
+        _slow_model(None),
+        "failover.capacity.gracefulTimeoutSeconds",
+        "must exceed the 905.5 s until model `chat` is ready elsewhere",
+        600,
+        "`models[0].runtime.loadSeconds`",
+    ),
+    "failover slower than restore": Case(
+        _objectives(failoverSeconds=500, restoreSeconds=400, load=1),
+        "models[0].objectives.failoverSeconds",
+        "must not exceed `restoreSeconds`, which is 400",
+        500,
+        "requests leave a dead region before",
+    ),
+    "failover that cannot be kept": Case(
+        _objectives(failoverSeconds=1),
+        "models[0].objectives.failoverSeconds",
+        "cannot be kept: the worst case is 1.38 s with case `hang`, of which 1.075 s `ping`",
+        1,
+        "lower `failover.requests.pingIntervalMilliseconds` and `failover.requests.pingTimeoutMilliseconds`, or raise the objective to at least 1.4",
+    ),
+    "failover with a wait that is lost": Case(
+        _objectives(failoverSeconds=3, timeToFirstTokenSeconds=2),
+        "models[0].objectives.failoverSeconds",
+        "of which 2 s `waited`",
+        3,
+        "lower `objectives.timeToFirstTokenSeconds`",
+    ),
+    "failover to nowhere": Case(
+        _alone(_objectives(failoverSeconds=10)),
+        "models[0].objectives.failoverSeconds",
+        "cannot be kept: only one region serves the model",
+        10,
+        "another region",
+    ),
+    "restore that cannot be kept": Case(
+        _objectives(restoreSeconds=180, load=30),
+        "models[0].objectives.restoreSeconds",
+        "cannot be kept: the worst case is 180.7 s with a region that does not answer, of which 60 s `toleration`",
+        180,
+        "lower `placement.evictAfterSeconds`, or raise the objective to at least 181",
+    ),
+    "restore of a model that loads for an unknown time": Case(
+        _objectives(restoreSeconds=300), "models[0].objectives.restoreSeconds", "needs `runtime.loadSeconds`", 300, "declare the longest time"
+    ),
+    "restore to nowhere": Case(
+        _alone(_objectives(restoreSeconds=300, load=1)),
+        "models[0].objectives.restoreSeconds",
+        "cannot be kept: the model has one region",
+        300,
+        "add a cluster of another region",
+    ),
+    "restore without room": Case(
+        lambda fleet: (_objectives(restoreSeconds=300, load=1)(fleet), put(*MODEL, "replicas", value=50)(fleet))[0],
+        "models[0].objectives.restoreSeconds",
+        "cannot be kept when region `east` is lost: `west` has 32 GPUs of type H100, and 50 would be needed",
+        300,
+        "add nodes in `west`",
+    ),
+    "first token later than a stall": Case(
+        _objectives(timeToFirstTokenSeconds=8),
+        "models[0].objectives.timeToFirstTokenSeconds",
+        "must be less than `failover.requests.stallSeconds`, which is 8",
+        8,
+        "raise `stallSeconds`",
+    ),
+    "first token sooner than a round trip": Case(
+        _objectives(timeToFirstTokenSeconds=0.1),
+        "models[0].objectives.timeToFirstTokenSeconds",
+        "must exceed `failover.requests.roundTripMilliseconds`, which is 100",
+        0.1,
+        "round trip",
+    ),
+    "more availability than one region has": Case(
+        _alone(_objectives(availabilityPercent=99.95)),
+        "models[0].objectives.availabilityPercent",
+        "must not exceed 99.9 for a model in one region",
+        99.95,
+        "another region",
+    ),
     "number out of bounds in a nested default": Case(
         put("failover", value={"requests": {"gatewayErrors": 0}}), "failover.requests.gatewayErrors", "must be at least 1", 0
     ),
@@ -258,6 +427,77 @@ def test_all_errors_are_told_at_once_even_if_some_are_of_type_and_some_of_meanin
     fleet["models"][0]["placement"]["weights"] = {}
     found = [str(each).split(": ")[0] for each in problems(fleet)]
     assert found == ["clusters[0].driver.port", "models[0].placement.weights", "models[1].replicas", "models[2].placement.clusters[1].name"]
+
+
+def test_everything_about_failover_is_told_at_once() -> None:
+    fleet = fleets.small()
+    fleet["failover"] = {
+        "requests": {"pingTimeoutMilliseconds": 100, "ejectionSeconds": 2},
+        "streams": {"resume": True},
+        "capacity": {"gracefulTimeoutSeconds": 10, "evictAfterSeconds": 0},
+    }
+    fleet["models"][0] |= {
+        "runtime": {"loadSeconds": 61},
+        "objectives": {"failoverSeconds": 0.5, "restoreSeconds": 0.25, "timeToFirstTokenSeconds": 9},
+    }
+    assert [str(each).split(": ")[0] for each in problems(fleet)] == [
+        "failover.requests.pingTimeoutMilliseconds",
+        "failover.requests.ejectionSeconds",
+        "failover.streams.resume",
+        "failover.capacity.evictAfterSeconds",
+        "failover.capacity.gracefulTimeoutSeconds",
+        "models[0].objectives.failoverSeconds",
+        "models[0].objectives.timeToFirstTokenSeconds",
+        "models[0].objectives.failoverSeconds",
+        "models[0].objectives.restoreSeconds",
+    ]
+
+
+def test_an_objective_that_is_just_kept_is_accepted() -> None:
+    fleet = fleets.small()
+    fleet["models"][0] |= {"runtime": {"loadSeconds": 30}, "objectives": {"failoverSeconds": 1.4, "restoreSeconds": 181}}
+    parse_fleet(fleet)
+    # Its own time for a lost cluster counts, not that of the fleet.
+    fleet["models"][0]["placement"]["evictAfterSeconds"] = 0
+    fleet["models"][0]["objectives"]["restoreSeconds"] = 121
+    parse_fleet(fleet)
+
+
+def test_a_model_without_objectives_promises_nothing_and_needs_no_spare_gpus() -> None:
+    fleet = fleets.small()
+    fleet["models"][0]["replicas"] = 50
+    parse_fleet(fleet)
+
+
+def test_a_slow_model_is_moved_directly_without_a_graceful_timeout() -> None:
+    fleet = fleets.small()
+    fleet["models"][0]["runtime"] = {"loadSeconds": 900}
+    fleet["failover"] = {"capacity": {"purge": "Directly"}}
+    parse_fleet(fleet)
+
+
+def test_room_is_counted_for_all_models_that_a_lost_region_held() -> None:
+    fleet = fleets.small()
+    one = fleets.model("one", ["east", "west"], replicas=4, accelerator={"type": "H100", "count": 4}, runtime={"loadSeconds": 1})
+    fleet["models"] = [{**one, "objectives": {"restoreSeconds": 300}}, {**one, "name": "two", "source": "hf://example/two"}]
+    parse_fleet(fleet)
+    # Each alone has room; both together have 40 of 32 GPUs.
+    fleet["models"][0]["replicas"] = fleet["models"][1]["replicas"] = 5
+    told = [str(each) for each in problems(fleet)]
+    assert [text.split(": ")[0] for text in told] == ["models[0].objectives.restoreSeconds"] * 2
+    assert "`west` has 32 GPUs of type H100, and 40 would be needed" in told[0]
+    assert "`east` has 32 GPUs of type H100, and 40 would be needed" in told[1]
+
+
+def test_clusters_of_one_region_are_lost_together() -> None:
+    fleet = fleets.small()
+    fleet["clusters"].append(fleets.cluster("east-2", "east"))
+    fleet["models"] = [
+        fleets.model("chat", ["east", "east-2", "west"], replicas=36, runtime={"loadSeconds": 1}, objectives={"restoreSeconds": 300}),
+    ]
+    # Of either cluster of the east the other two would take half: it is both together that leave too little.
+    (problem,) = problems(fleet)
+    assert "when region `east` is lost: `west` has 32 GPUs of type H100, and 36 would be needed" in problem.rule
 
 
 def test_a_stack_file_that_is_no_mapping_is_told_so() -> None:

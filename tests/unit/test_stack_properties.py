@@ -7,9 +7,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components import mesh, placement, serving
+from components import failover_budget, placement, serving
 from components.spec import SpecError
 from planning.accelerators import CPU
+from planning.failover_time import total
 from stacks.config import parse_fleet
 from tests.unit import fleets
 
@@ -63,8 +64,6 @@ def test_a_valid_stack_renders(raw: dict[str, Any]) -> None:
                 assert _follow(service, pointer) is not None, pointer
         policy = placement.propagation_policy(model.name, model.placement, fleet.failover.capacity)
         assert policy["spec"]["placement"]["clusterAffinity"]["clusterNames"] == sorted(divided)
-        targets = mesh.failover_targets(model.placement.order)
-        assert all(each["from"] != each["to"] for each in targets)
 
 
 @settings(max_examples=80, suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -120,6 +119,26 @@ def test_no_accepted_stack_asks_for_more_gpus_than_there_are(raw: dict[str, Any]
             wanted = model.accelerator_in(cluster.name)
             used += 0 if wanted.type == CPU else share * wanted.count
         assert used <= sum(pool.gpus for pool in cluster.gpu_pools)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(stack_files(), st.floats(0.1, 5), st.floats(10, 500), st.integers(1, 300))
+def test_no_accepted_stack_promises_what_it_cannot_keep(raw: dict[str, Any], failover: float, restore: float, load: int) -> None:
+    for model in raw["models"]:
+        model |= {"objectives": {"failoverSeconds": failover, "restoreSeconds": restore}, "runtime": {"loadSeconds": load}}
+    try:
+        fleet = parse_fleet(raw)
+    except SpecError as error:
+        refused = {(each.path[0], each.path[2]) for each in error.problems}
+        kept: list[failover_budget.Promise] = []
+    else:
+        refused = set[tuple[str | int, str | int]]()
+        kept = [failover_budget.promise(fleet, model) for model in fleet.models]
+    assert refused <= {("models", "objectives")}
+    for promise in kept:
+        assert promise.worst_death is not None
+        assert total(promise.worst_death.added or ()) <= failover
+        assert max(total(promise.killed), total(promise.silent)) <= restore
 
 
 def _at(value: Any, path: tuple[str | int, ...]) -> Any:
