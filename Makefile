@@ -4,7 +4,7 @@ STACK ?= local
 FLEET = .venv/bin/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status outputs env test lint fix generate bench-up clean-cache
+.PHONY: help setup up down status outputs env test lint fix generate bench-up bench-gateway bench-drill clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -43,10 +43,18 @@ fix: ## let the linter mend what it can
 
 generate: ## the generated files: schema of the stack file, table of pins
 	@.venv/bin/python -m stacks.schema
+	@.venv/bin/python -m stacks.budget
 	@.venv/bin/python -m toolchain.docs
 
 bench-up: setup ## seconds and memory per stage of `make up`, as a table and JSON
 	@.venv/bin/python -m operations.bench_up
+
+bench-gateway: setup ## what the doors and the stream relay of the running fleet cost a request, as a table and JSON
+	@.venv/bin/python -m operations.bench_gateway
+
+bench-drill: setup ## every drill three times with stand-ins, published settings beside ours: one table
+	@mkdir -p bench-results
+	@.venv/bin/fleet drill all --stand-in --baseline --repeat 3 --report bench-results/drill
 
 clean-cache: ## remove the built tools (they are rebuilt by the next `make up`)
 	@$(PYTHON) -m toolchain.bootstrap --clean-cache

@@ -22,7 +22,7 @@ import yaml
 
 from local import pki, processes
 from local.down import CELL
-from local.supervisor import PORT_TAKEN
+from local.supervisor import PORT_TAKEN, UNIT
 from local.units import NAME, Unit, UnitStatus, read_units
 from toolchain import paths
 
@@ -168,6 +168,12 @@ class HostCluster:
             if time.monotonic() > deadline:
                 raise UnitError(f"{name} on {self.name}: still runs {timeout_s:.0f} s after its removal")
             time.sleep(0.05)
+
+    def kill_unit(self, name: str) -> None:
+        """SIGKILLs a unit and takes its definition away, so that nobody starts it again; `put_unit` brings it back."""
+        pids = processes.find(processes.equals(UNIT, f"{self.dir.resolve()}/{name}"))
+        (self.dir / "units" / f"{name}.json").unlink(missing_ok=True)
+        processes.signal_all(pids, signal.SIGKILL)
 
     def status(self) -> list[UnitStatus]:
         """What the supervisor last wrote of each unit, also of those that do not run."""

@@ -1,4 +1,4 @@
-"""The `fleet` command: up, status, outputs, logs.
+"""The `fleet` command: up, status, outputs, logs, drill, drain.
 
 `fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
 """
@@ -8,14 +8,16 @@ import json
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from local import rebalance
+from local import faults, rebalance
 from local.host_cluster import all_clusters
 from operations import left_behind, status
+from operations.drill import command as drill_command
 from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.progress import Progress
@@ -24,6 +26,8 @@ from toolchain import paths, tools
 
 # How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
 _SERVING_TIMEOUT_S = 600.0
+# From the readiness of a model until front doors use it: some deep checks, and the way of the routes to the gateways.
+_IN_USE_S = 20.0
 
 
 def _revive(progress: Progress) -> None:
@@ -71,7 +75,21 @@ def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
 
 
 def _first_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]:
-    """(model, base URL) of the first of `models` that answers a chat completion through its front door."""
+    """(model, base URL) of the first of `models` that answers a chat completion through its front door.
+
+    A model that has just become ready is in use once the deep checks of the front door have seen it.
+    """
+    deadline = time.monotonic() + _IN_USE_S
+    while True:
+        try:
+            return _try_answer(outputs, models)
+        except FleetError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+def _try_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]:
     refusals: list[str] = []
     for model in models:
         base_url = outputs["endpoints"]["models"][model]["openaiBaseUrl"]
@@ -91,10 +109,14 @@ def _first_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]
 def up(arguments: argparse.Namespace) -> None:
     progress = Progress()
     with exclusive(paths.STATE / "up.lock", "fleet up"):
+        # First: a drill may have put the stack's own state away. What needs a cluster that is down is mended below.
+        with suppress(faults.FaultError):
+            faults.heal_left_over(progress.say)
         stack = select(arguments.stack)
         _claim(arguments.stack)
         with progress.stage("local clusters"):
             _revive(progress)
+            faults.heal_left_over(progress.say)
         with progress.stage(f"pulumi up -s {arguments.stack}"):
             _, changes = run_up(stack, progress)
             outputs = outputs_of(stack)
@@ -173,6 +195,7 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", nargs="?", default="", help="part of a process or pod name (default: all)")
     command.add_argument("-n", "--lines", type=int, default=20)
     command.set_defaults(run=logs)
+    drill_command.add_commands(commands)
     return top
 
 
@@ -180,7 +203,7 @@ def main() -> int:
     arguments = parser().parse_args()
     try:
         arguments.run(arguments)
-    except (FleetError, tools.ToolError) as error:
+    except (FleetError, faults.FaultError, tools.ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         if getattr(error, "hint", ""):
             print(f"hint: {error.hint}", file=sys.stderr)

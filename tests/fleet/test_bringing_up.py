@@ -61,7 +61,7 @@ def test_pulumi_itself_finds_nothing_to_do(fleet: Fleet) -> None:
 
 def test_outputs_are_as_promised(fleet: Fleet) -> None:
     outputs = fleet.outputs
-    assert set(outputs) == {"endpoints", "clusters", "placements", "kubeconfigs"}
+    assert set(outputs) == {"endpoints", "clusters", "placements", "failover", "kubeconfigs"}
     doors = {name: fleet.door(name) for name in ("us-east", "us-west", "eu-west")}
     assert outputs["endpoints"] == {
         "frontDoors": doors,
@@ -81,7 +81,7 @@ def test_outputs_are_as_promised(fleet: Fleet) -> None:
         ],
     }
     gpus = sum(pool["gpus"] for cluster in outputs["clusters"].values() for pool in cluster["gpuPools"])
-    assert (sorted(outputs["clusters"]), gpus) == (["eu-west", "us-east", "us-west"], 80)
+    assert (sorted(outputs["clusters"]), gpus) == (["eu-west", "us-east", "us-west"], 88)
     assert outputs["placements"] == {
         "tiny-chat": {"us-east": {"weight": 1, "replicas": 1}, "us-west": {"weight": 1, "replicas": 1}},
         "llama-3-70b": {

@@ -22,7 +22,7 @@ _NEW_MODEL: Object = {
 def _change(spec: Object) -> None:
     """Something that concerns the dead region alone, and something that concerns it among others."""
     west = next(cluster for cluster in spec["clusters"] if cluster["name"] == "us-west")
-    west["gpuPools"][0]["nodes"] = 4
+    west["gpuPools"][0]["nodes"] = 5
     spec["models"].append(_NEW_MODEL)
 
 
@@ -74,7 +74,7 @@ class TestDeadRegion:
 
     def test_the_region_catches_up_on_its_return(self, fleet: Fleet) -> None:
         fleet.driver("cluster", "start", "us-west")
-        assert _gpu_nodes(fleet, "us-west") == 4
+        assert _gpu_nodes(fleet, "us-west") == 5
         wait_until(lambda: fleet.ask("us-west", "late-model").status_code == 503, "the route of the new model in us-west", 60)
         wait_until(lambda: _ready(fleet, "us-west", "late-model") == 1, "the new model in us-west", 120)
         wait_until(lambda: _ready(fleet, "us-west", "tiny-chat") == 1, "tiny-chat in us-west", 180)
@@ -86,7 +86,7 @@ class TestDeadRegion:
         fleet.update()
         # Karmada may still see us-west as it was, and then leaves there what it deletes elsewhere.
         fleet.fleet("up")
-        assert _gpu_nodes(fleet, "us-west") == 3
+        assert _gpu_nodes(fleet, "us-west") == 4
         for cluster in ("us-east", "us-west"):
             with fleet.kube(cluster) as api:
                 for version, kind, name in (

@@ -61,7 +61,7 @@ def test_a_region_without_the_model_serves_it_from_others(fleet: Fleet) -> None:
 def test_what_is_not_a_question_to_the_model_is_refused(fleet: Fleet, method: str, path: str) -> None:
     ports = fleet.kube("us-east").list("networking.istio.io/v1", "Gateway", "istio-ingress")
     doors = {each["metadata"]["name"]: each["spec"]["servers"][0]["port"]["number"] for each in ports}
-    assert set(doors) == {"front-door", "regional-gateway"}
+    assert set(doors) == {"front-door", "front-door-egress", "regional-gateway"}
     for port in doors.values():
         request = httpx.Request(method, f"http://127.0.0.1:{port}/")
         # As it stands, not as a client would tidy it up.

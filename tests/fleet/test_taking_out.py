@@ -17,6 +17,8 @@ def _without_eu(spec: Object) -> None:
         placement["clusters"] = [each for each in placement["clusters"] if each["name"] != "eu-west"]
         if "failoverOrder" in placement:
             placement["failoverOrder"].remove("eu-west")
+        # With one partner less nobody could hold all replicas of a lost region, and the stack file would be refused.
+        model.get("objectives", {}).pop("restoreSeconds", None)
 
 
 def _assert_gone(fleet: Fleet) -> None:

@@ -1,0 +1,152 @@
+"""`fleet drill` and `fleet drain`, done and printed. Their options are command.py."""
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from components.fleet_spec import FleetSpec
+from local import faults
+from local.faults import FaultError, Journal
+from local.gateways import REGIONAL_GATEWAY
+from local.host_cluster import HostCluster, UnitError
+from operations.drill import analysis, ground, report, run, verdict
+from operations.drill.cases import CASES, EVERY
+from operations.drill.ground import Ground, Options
+from operations.drill.result import DrillResult
+from operations.errors import FleetError
+from operations.exclusive import exclusive
+from operations.progress import Progress
+from operations.stack import backend_exists, outputs_of, select
+from toolchain import paths
+
+_DRAIN_S = 600.0
+
+
+def options_of(arguments: argparse.Namespace) -> Options:
+    return Options(
+        case=arguments.case,
+        stack=arguments.stack,
+        cluster=arguments.cluster,
+        model=arguments.model,
+        rate=arguments.rate,
+        requests=arguments.requests,
+        stream=arguments.stream,
+        tokens=arguments.tokens,
+        doors=tuple(each for each in arguments.doors.split(",") if each),
+        stand_in=arguments.stand_in,
+        baseline=arguments.baseline,
+        repeat=arguments.repeat,
+        json_file=arguments.json,
+        report=arguments.report,
+        not_local=arguments.not_local,
+        meant=arguments.yes_i_mean,
+    )
+
+
+def drill(arguments: argparse.Namespace) -> None:
+    options = options_of(arguments)
+    ground.check_options(options)
+    fleet = ground.read_fleet(options.stack)
+    ground.allow(options, fleet)
+    if not backend_exists(paths.STATE) and not Journal().steps():
+        raise FleetError(f"no fleet is up in {paths.STATE.name}/", hint="make up")
+    progress = Progress()
+    results: list[DrillResult] = []
+    try:
+        with exclusive(paths.STATE / "up.lock", f"fleet drill {options.case}"), run.heeding_sigterm():
+            with run.undisturbed(progress.say):
+                faults.heal_left_over(progress.say)
+            outputs = outputs_of(select(options.stack))
+            if not outputs:
+                raise FleetError(f"stack `{options.stack}` has nothing deployed", hint="make up")
+            for each in _grounds(options, fleet, outputs, progress):
+                _runs(each, outputs, results, progress)
+    except (FaultError, UnitError, TimeoutError, ValueError) as error:
+        raise FleetError(str(error), hint=getattr(error, "hint", "")) from None
+    finally:
+        # Also of a series that was cut off.
+        _write(options, results)
+    failed = [each for each in results if each.settings == "declared" and not verdict.judge(each, analysis.of(each)).passed]
+    print(report.markdown(results) if len(results) > 1 else "\n\n".join(f"{report.table([each])}\n\n{report.time_line(each)}" for each in results))
+    if failed:
+        told = ", ".join(dict.fromkeys(each.case for each in failed))
+        raise FleetError(f"{len(failed)} of {sum(each.settings == 'declared' for each in results)} drills did not keep their goals: {told}")
+
+
+def _grounds(options: Options, fleet: FleetSpec, outputs: Mapping[str, Any], progress: Progress) -> list[Ground]:
+    """All are laid before the first is done: a drill of an hour should not end in a refusal."""
+    if options.case != EVERY:
+        return [ground.lay(options, fleet, outputs)]
+    found: list[Ground] = []
+    for each in every(options):
+        try:
+            found.append(ground.lay(each, fleet, outputs))
+        except FleetError as error:
+            progress.say(f"{each.case} is left out: {error}")
+    if not found:
+        raise FleetError("no case can be drilled here")
+    return found
+
+
+def every(options: Options) -> list[Options]:
+    """One for each case, and one more for streams."""
+    found: list[Options] = []
+    for case in CASES.values():
+        # Some loads and models are the case's own.
+        plain = replace(options, case=case.name, baseline=options.baseline and case.published)
+        if case.name == "overload":
+            plain = replace(plain, rate=None, requests=None)
+        if case.name in ("replace", "residency"):
+            plain = replace(plain, model=None)
+        found.append(plain)
+        if case.name == "kill" and not options.stream:
+            found.append(replace(plain, stream=True, rate=None, requests=None, baseline=False))
+    return found
+
+
+def _runs(each: Ground, outputs: Mapping[str, Any], results: list[DrillResult], progress: Progress) -> None:
+    """Adds to `results` as it goes."""
+    for number in range(1, each.options.repeat + 1):
+        told = f", run {number} of {each.options.repeat}" if each.options.repeat > 1 else ""
+        with progress.stage(f"{ground.describe(each)}{told}"):
+            found = run.drill(each, outputs, number, progress.say)
+        results += found
+        for result in found:
+            judged = verdict.judge(result, analysis.of(result))
+            kept = "all goals kept" if judged.passed else f"not kept: {'; '.join(f'{line.name} {line.measured}' for line in judged.failed)}"
+            progress.say(f"  {result.settings} settings: {kept}")
+
+
+def _write(options: Options, results: Sequence[DrillResult]) -> None:
+    if not results:
+        return
+    if options.json_file is not None:
+        texts = [each.to_json() for each in results]
+        options.json_file.write_text(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]", encoding="utf-8")
+    if options.report is not None:
+        for path in report.write(results, options.report):
+            if path.suffix == ".html":
+                print(f"report: {path}")
+
+
+def drain(arguments: argparse.Namespace) -> None:
+    """Fails the deep checks of a regional gateway, so that every front door leaves it; returns when nothing is under way."""
+    try:
+        cluster = HostCluster(arguments.cluster)
+    except ValueError as error:
+        raise FleetError(str(error)) from None
+    if not cluster.exists() or cluster.describe()["role"] != "member":
+        raise FleetError(f"no local cluster with gateways: `{arguments.cluster}`", hint="make status lists them")
+    progress = Progress()
+    try:
+        with exclusive(paths.STATE / "up.lock", "fleet drain"):
+            faults.admin(cluster, REGIONAL_GATEWAY, f"/healthcheck/{'ok' if arguments.end else 'fail'}", post=True)
+            if arguments.end:
+                progress.say(f"{cluster.name} takes requests again")
+                return
+            progress.say(f"{cluster.name} is left by every front door; what is under way ends")
+            faults.await_idle(cluster, _DRAIN_S)
+            progress.say(f"nothing is under way in {cluster.name}; put it back by: fleet drain {cluster.name} --end")
+    except (OSError, FaultError) as error:
+        raise FleetError(f"{cluster.name}: {error}", hint="make status") from None

@@ -1,0 +1,212 @@
+"""The short drills: regions are broken under load, callers do not notice, and everything is as before when they end.
+
+How fast it was is told by the drill and judged where nothing else runs; here it counts what became of the requests.
+"""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from local import packet_filter, processes
+from operations.drill.result import DrillResult
+from tests.fleet.conftest import FOLDER, Fleet, Ran, wait_until
+from toolchain import paths
+
+# From the start of the command until it makes its fault: stand-ins, a short load to see what the machine serves, the baseline.
+_FAULT_COMES_S = 120.0
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left(whole: tuple[Fleet, Ran]) -> Iterator[None]:
+    """Whatever a test of this module leaves is mended by the way that a user has."""
+    yield
+    whole[0].fleet("up")
+
+
+def journal(fleet: Fleet) -> Path:
+    return fleet.state / "drill" / "undo.json"
+
+
+def drilled(fleet: Fleet, case: str, *options: str) -> DrillResult:
+    """Exit code 1 is a goal that was not kept: on a machine that is busy with tests, times are no one's fault."""
+    file = FOLDER / "drill.json"
+    file.unlink(missing_ok=True)
+    ran = fleet.fleet("drill", case, "--json", str(file), *options, check=False)
+    assert file.exists(), ran.text
+    assert ran.code in (0, 1), ran.text
+    assert "GOAL" in ran.out
+    assert not journal(fleet).exists(), ran.text
+    assert not stand_ins(fleet)
+    return DrillResult.from_json(file.read_text())
+
+
+def stand_ins(fleet: Fleet) -> list[str]:
+    """What is left of them: units of clusters, objects of Istio."""
+    left = [str(path) for path in (fleet.state / "clusters").glob("*/units/stand-in*")]
+    for cluster in ("us-east", "us-west", "eu-west"):
+        with fleet.kube(cluster) as api:
+            for kind in ("VirtualService", "ServiceEntry", "DestinationRule"):
+                left += [
+                    f"{cluster} {kind} {each['metadata']['name']}"
+                    for each in api.list("networking.istio.io/v1", kind, label_selector="inference-fleet.dev/drill")
+                ]
+    return left
+
+
+def failed(result: DrillResult) -> list[Any]:
+    return [each for each in result.requests if each["outcome"] != "ok"]
+
+
+def answered(result: DrillResult, begin: str, end: str) -> set[str]:
+    """Clusters that answered requests which were due between two marks."""
+    return {each["cluster"] for each in result.requests if result.marks[begin] <= each["due"] < result.marks[end] and each["outcome"] == "ok"}
+
+
+class TestCallersDoNotNotice:
+    def test_a_region_with_real_engines_is_killed(self, fleet: Fleet) -> None:
+        result = drilled(fleet, "kill", "--rate", "4", "--requests", "100")
+        assert failed(result) == []
+        assert result.backend == "vllm"
+        assert answered(result, "fault", "heal") == {"us-west"}
+        # It came back and was used again.
+        assert "us-east" in answered(result, "healthy", "end")
+
+    def test_a_region_freezes(self, fleet: Fleet) -> None:
+        result = drilled(fleet, "hang", "--stand-in", "--rate", "40", "--requests", "800")
+        assert failed(result) == []
+        assert answered(result, "heal", "end") == {"us-east", "us-west"}
+
+    def test_streams_under_way_go_on_elsewhere(self, fleet: Fleet) -> None:
+        result = drilled(fleet, "hang", "--stand-in", "--stream", "--rate", "15", "--requests", "300")
+        assert failed(result) == []
+        assert any(each["resumed"] for each in result.requests)
+
+    @pytest.mark.skipif(bool(packet_filter.refusal()), reason="this machine or user cannot drop packets")
+    def test_a_region_is_cut_off(self, fleet: Fleet) -> None:
+        assert failed(drilled(fleet, "blackhole", "--stand-in", "--rate", "40", "--requests", "800")) == []
+
+    def test_a_region_is_drained(self, fleet: Fleet) -> None:
+        result = drilled(fleet, "drain", "--stand-in", "--rate", "40", "--requests", "800")
+        assert failed(result) == []
+        assert "stopped" in result.marks
+
+    def test_a_region_is_killed_while_the_hub_is_away(self, fleet: Fleet) -> None:
+        result = drilled(fleet, "hub-down", "--stand-in", "--rate", "40", "--requests", "800")
+        assert failed(result) == []
+        assert "hub" in fleet.fleet("status").out
+
+
+def test_a_model_that_must_stay_in_one_jurisdiction_answers_503_rather_than_leave_it(fleet: Fleet) -> None:
+    result = drilled(fleet, "residency", "--rate", "40", "--requests", "800")
+    assert result.clusters == ["eu-west"]
+    assert {each["cluster"] for each in result.requests if each["outcome"] == "ok"} == {"eu-west"}
+    lost = [each for each in result.requests if result.marks["all-down"] <= each["due"] < result.marks["heal"]]
+    assert lost
+    assert {each["status"] for each in lost} == {503}
+    assert all(each["error"].startswith(("no_region: ", "region_lost: ")) for each in lost)
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "told"),
+        [
+            (("kill", "--model", "llama-3-70b"), "no server stands behind llama-3-70b"),
+            (("kill", "--cluster", "mars"), "no cluster `mars` in stack `local`"),
+            (("kill", "--model", "mars"), "no model `mars` in stack `local`"),
+            (("strike",), "case: must be one of kill, hang, "),
+            (("kill", "--baseline"), "--baseline: needs --stand-in"),
+            (("kill", "--rate", "50", "--requests", "10"), "--requests: 10 at 50 a second last 0 s"),
+            (("kill", "-s", "nowhere"), "no stack file for `nowhere`"),
+        ],
+    )
+    def test_it_is_told_at_once_and_nothing_is_touched(self, fleet: Fleet, options: tuple[str, ...], told: str) -> None:
+        before = fleet.processes()
+        refused = fleet.fleet("drill", *options, check=False)
+        assert refused.code == 1, refused.text
+        assert told in refused.err
+        assert "Traceback" not in refused.err
+        assert fleet.processes() == before
+        assert not journal(fleet).exists()
+
+    def test_without_a_fleet_it_says_how_to_get_one(self, spare: Fleet) -> None:
+        refused = spare.fleet("drill", "kill", check=False)
+        assert (refused.code, refused.err) == (1, "error: no fleet is up in spare/\nhint: make up\n")
+
+    def test_more_than_the_machine_serves_is_refused_before_anything_breaks(self, fleet: Fleet) -> None:
+        refused = fleet.fleet("drill", "kill", "--rate", "2000", "--requests", "60000", check=False)
+        assert refused.code == 1, refused.text
+        assert "this machine does not serve 2000 requests/s without a fault" in refused.err
+
+
+def _heed() -> None:
+    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
+def _begun(fleet: Fleet, *options: str) -> "subprocess.Popen[str]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "operations.cli", "drill", *options],
+        env=fleet.environment,
+        cwd=paths.REPO,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        preexec_fn=_heed,  # noqa: PLW1509
+    )
+
+
+def _await_fault(fleet: Fleet, drill: "subprocess.Popen[str]") -> None:
+    deadline = time.monotonic() + _FAULT_COMES_S
+    while not _frozen(fleet):
+        assert drill.poll() is None, drill.communicate()[0]
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def _frozen(fleet: Fleet) -> list[int]:
+    return [pid for pid in fleet.processes() if processes.is_stopped(pid)]
+
+
+_HANG = ("hang", "--stand-in", "--rate", "20", "--requests", "1200")
+
+
+class TestInterrupted:
+    def test_a_second_drill_and_an_update_wait_for_the_first(self, fleet: Fleet) -> None:
+        with _begun(fleet, *_HANG) as drill:
+            _await_fault(fleet, drill)
+            for command in (("drill", "kill"), ("up",)):
+                refused = fleet.fleet(*command, check=False)
+                assert refused.code == 1, refused.text
+                assert f"`fleet drill hang` (process {drill.pid}) is at work on this fleet" in refused.err
+            os.killpg(drill.pid, signal.SIGINT)
+            told, _ = drill.communicate(timeout=120)
+        assert drill.returncode == 130, told
+        assert "Traceback" not in told
+        assert not _frozen(fleet)
+        assert not journal(fleet).exists()
+        assert not stand_ins(fleet)
+
+    def test_what_a_killed_drill_broke_is_mended_by_the_next_command(self, fleet: Fleet) -> None:
+        with _begun(fleet, *_HANG) as drill:
+            _await_fault(fleet, drill)
+            drill.kill()
+            drill.wait(10)
+        assert _frozen(fleet)
+        noted = [each["undo"] for each in json.loads(journal(fleet).read_text())]
+        assert noted == ["remove stand-ins", "thaw"]
+        # Refused by its options only after it has mended: that is its first work on the fleet.
+        refused = fleet.fleet("drill", "kill", "--model", "mars", check=False)
+        assert "an interrupted drill left 2 things to mend" in refused.err
+        assert not _frozen(fleet)
+        assert not journal(fleet).exists()
+        assert not stand_ins(fleet)
+        wait_until(lambda: fleet.ask("us-east").status_code == 200, "us-east to answer", 60)
