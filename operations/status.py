@@ -90,7 +90,14 @@ def hub_state(kubeconfig: str) -> HubState:
 
 
 # Units of a local cluster that belong to a control plane, by the beginning of their name.
-_CONTROL_PLANES = {"karmada": "karmada", "kserve": "kserve", "istiod": "istio", "regional-gateway": "gateways", "front-door": "gateways"}
+_CONTROL_PLANES = {
+    "karmada": "karmada",
+    "kserve": "kserve",
+    "istiod": "istio",
+    "regional-gateway": "gateways",
+    "front-door": "gateways",
+    "stream-relay": "gateways",
+}
 
 
 def control_planes(name: str) -> str:

@@ -102,7 +102,7 @@ def test_outputs_hide_kubeconfigs_from_eyes(fleet: Fleet) -> None:
 
 def test_status_shows_clusters_models_and_endpoints(fleet: Fleet) -> None:
     lines = [line.split() for line in fleet.fleet("status").out.splitlines()]
-    assert ["us-east", "us-east", "local", "v1.36.3", "Ready", "32", "gateways", "2/2,", "istio", "1/1,", "kserve", "1/1"] in lines
+    assert ["us-east", "us-east", "local", "v1.36.3", "Ready", "32", "gateways", "3/3,", "istio", "1/1,", "kserve", "1/1"] in lines
     assert ["hub", "-", "-", "v1.36.3", "-", "-", "karmada", "4/4"] in lines
     assert ["llama-3-70b", "us-west", "2", "2", "2", "2"] in lines
     assert ["tiny-chat", "us-east", "1", "1", "1", "1"] in lines
