@@ -1,14 +1,15 @@
 """What a fleet must satisfy beyond the types of its fields: the rules that need several Specs.
 
-Each rule is a function that tells every breach, never only the first. Checks of a single field stand at the field.
+Each rule is a function that tells every breach, never only the first. Checks of a single field stand at the field, rules
+about serving arguments in serving_rules.py.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 
-from components import failover_budget
+from components import failover_budget, serving_rules
 from components.clusters import ClusterSpec
 from components.fleet_spec import FleetSpec
-from components.gpu_pools import AcceleratorSpec, nodes_of
+from components.gpu_pools import nodes_of
 from components.placement import PlacementClusterSpec, division, policy_weights
 from components.serving import ModelSpec
 from components.spec import Path, Problem, closest
@@ -124,24 +125,6 @@ def accelerators_exist(fleet: FleetSpec) -> Iterator[Problem]:
         elif wanted.count > capacity.largest_node(nodes):
             rule = f"must not exceed the {capacity.largest_node(nodes)} GPUs of a `{wanted.type}` node in `{cluster.name}`"
             yield Problem((*path, "count"), rule, wanted.count, "a replica runs on one node")
-
-
-def tensor_parallel_fits(fleet: FleetSpec) -> Iterator[Problem]:
-    """vLLM refuses to start otherwise: it splits attention heads evenly over the GPUs of a replica."""
-    for at, model in enumerate(fleet.models):
-        sites: list[tuple[Path, AcceleratorSpec]] = [(("models", at, "accelerator", "count"), model.accelerator)]
-        for place, each in enumerate(model.placement.clusters):
-            if each.accelerator is not None:
-                sites.append((("models", at, "placement", "clusters", place, "accelerator", "count"), each.accelerator))
-        heads, shared = model.facts.attention_heads, model.facts.key_value_heads
-        for path, accelerator in sites:
-            count = accelerator.count
-            valid = [size for size in range(1, min(heads, 16) + 1) if heads % size == 0 and (shared % size == 0 or size % shared == 0)]
-            hint = f"possible: {', '.join(map(str, valid))}"
-            if heads % count:
-                yield Problem(path, f"must divide the model's {heads} attention heads", count, hint)
-            elif shared % count and count % shared:
-                yield Problem(path, f"must divide the model's {shared} key-value heads, or be a multiple of them", count, hint)
 
 
 def facts_agree(fleet: FleetSpec) -> Iterator[Problem]:
@@ -364,8 +347,11 @@ RULES: tuple[Rule, ...] = (
     jurisdictions_hold,
     failover_has_a_partner,
     accelerators_exist,
-    tensor_parallel_fits,
+    serving_rules.tensor_parallel_fits,
     facts_agree,
+    serving_rules.arguments_are_known,
+    serving_rules.arguments_fit_the_model,
+    serving_rules.arguments_fit_the_accelerator,
     gpus_suffice,
     failover_numbers_fit,
     moving_pays,

@@ -1,6 +1,7 @@
 """Serving: the vLLM runtimes, and one InferenceService per model on the hub.
 
-Where copies run is placement.py; how callers reach them is mesh.py. KServe on the members makes Deployments of them.
+A model's own arguments are serving_arguments.py. Where copies run is placement.py; how callers reach them is mesh.py. KServe
+on the members makes Deployments of them.
 """
 
 import hashlib
@@ -8,11 +9,11 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal
 
 import pulumi
 from pulumi_kubernetes.core.v1 import ConfigMap
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, Field
 
 from components import labels, naming
 from components.driver_commands import driver_command, inside, result
@@ -20,9 +21,10 @@ from components.failover import RequestFailoverSpec
 from components.gpu_pools import AcceleratorSpec
 from components.hub_objects import hub_object
 from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementSpec
+from components.serving_arguments import CPU_VLLM, GPU_VLLM, MODEL_PATH, Count, ModelRuntimeSpec, parser_table, rendered, shapes_answers
 from components.spec import Spec, dns_name, refuse
 from planning.accelerators import CPU
-from runtime_image import engine_guard
+from runtime_image import engine_guard, vllm_arguments
 
 # Where vLLM listens in its pod. The runtimes, the probes and KServe's Service share it.
 PORT = 8080
@@ -31,9 +33,15 @@ HEALTH_PATH = engine_guard.HEALTH_PATH
 READY_PATH = engine_guard.READY_PATH
 # ConfigMap with the engine guard, the module in it, and where pods find it: a folder of Python's path.
 GUARD, GUARD_MODULE, GUARD_PATH = "engine-guard", "engine_guard", "/etc/inference-fleet/engine-guard"
-# KServe's names: of the container that it merges with a model's own fields, and of the folder it puts weights in.
+# KServe's name of the container that it merges with a model's own fields.
 CONTAINER = "kserve-container"
-MODEL_PATH = "/mnt/models"
+
+# Folders of a pod that may be written to: the root file system of the CPU runtime may not, and a user without an entry in
+# /etc/passwd has no home. HOME holds vLLM's compiled graphs too, where the image names no other folder for them.
+_HOME, _SCRATCH, _SHARED_MEMORY = "/home/vllm", "/tmp", "/dev/shm"
+# A number, because the kubelet cannot tell whether a name is root. The group is root's as in vLLM's own images, whose files
+# are open to it; it gives no rights over others' files. For an `oci://` source KServe's modelcar puts a user of its own here.
+_USER, _GROUP = 2000, 0
 
 # Between two looks of a probe. The first is shorter: it is time that a loaded model waits for its first request.
 _STARTUP_PROBE_SECONDS = 2
@@ -63,7 +71,6 @@ def _source(value: str) -> str:
 
 ModelName = Annotated[str, *dns_name(naming.MODEL_LIMIT, "KServe writes `isvc.<name>-predictor` into a label of 63 characters")]
 ModelSource = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"pattern": "^(oci|hf|s3|pvc)://.+"})]
-Count = Annotated[int, Field(ge=1)]
 # A Kubernetes quantity, e.g. `500m`, `3Gi`.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
@@ -83,36 +90,12 @@ class ModelFacts(Spec):
     """Weights, all experts included."""
     max_model_length: Count
     """max_position_embeddings: the longest sequence in tokens."""
-
-
-class ModelRuntimeSpec(Spec):
-    """Arguments of vLLM for one model. What is left out is vLLM's own default, but for maxModelLength."""
-
-    max_model_length: Count | None = None
-    """Longest sequence in tokens; without it the longest that the model can do. Shorter leaves memory for more requests."""
-    max_num_seqs: Count | None = None
-    """Sequences computed at once."""
-    max_queued: Annotated[int, Field(ge=0)] | None = None
-    """Requests of a replica that may wait for one of maxNumSeqs. More are refused with 429, and the front doors try the next
-    region. Without it all wait, however long; it needs maxNumSeqs."""
-    kv_cache_bytes: Count | None = None
-    """Size of the KV cache per GPU, instead of what is free after loading."""
-    enforce_eager: bool = False
-    """No compiled graphs: starts sooner, answers slower."""
-    load_seconds: Count | None = None
-    """The longest from a replica's place on a node until it answers: image, weights, start of the engine. Not an argument of
-    vLLM; how soon lost capacity is back is computed with it."""
-
-    @model_validator(mode="after")
-    def _queue_has_a_base(self) -> Self:
-        if self.max_queued is not None and self.max_num_seqs is None:
-            raise refuse("`maxQueued` needs `maxNumSeqs`: a replica is full with both together", "set `maxNumSeqs`; vLLM's own default depends on the GPU")
-        return self
-
-    @property
-    def capacity(self) -> int | None:
-        """Requests of a replica under way at once before it refuses more; None for no limit."""
-        return None if self.max_queued is None or self.max_num_seqs is None else self.max_num_seqs + self.max_queued
+    intermediate_size: Count | None = None
+    """intermediate_size; of a mixture of experts moe_intermediate_size. Only rules need it."""
+    vocabulary_size: Count | None = None
+    """vocab_size. Only rules need it."""
+    experts: Count | None = None
+    """Experts of each layer: num_experts, n_routed_experts or num_local_experts. None for a model without."""
 
 
 class ObjectivesSpec(Spec):
@@ -168,6 +151,14 @@ class RuntimeSpec(Spec):
     """From the order to stop until vLLM hears of it: callers stop sending in this time."""
     shutdown_seconds: Annotated[int, Field(ge=0)] = 40
     """Then requests under way may take this long to end. vLLM's own default, 0, cuts them off."""
+    shared_memory: Quantity | None = None
+    """Size of /dev/shm, by which the processes of one replica talk; without it the container engine's 64 MiB. What is used of
+    it counts as `memory`."""
+
+    @property
+    def parser(self) -> vllm_arguments.Table:
+        """What the vLLM in the image takes."""
+        return parser_table(self.image, CPU_VLLM)
 
     @property
     def grace_seconds(self) -> int:
@@ -178,15 +169,22 @@ class RuntimeSpec(Spec):
 class GpuRuntimeSpec(RuntimeSpec):
     """vLLM on GPUs."""
 
-    image: Annotated[str, Field(min_length=1)] = "vllm/vllm-openai:v0.33.0"
+    image: Annotated[str, Field(min_length=1)] = f"vllm/vllm-openai:v{GPU_VLLM}"
     cpu: Quantity = "4"
     memory: Quantity = "32Gi"
+    shared_memory: Quantity | None = "2Gi"
+    """Of /dev/shm. A replica of several GPUs fails with the container engine's 64 MiB: vLLM's queue to its workers alone takes
+    160 MiB."""
+
+    @property
+    def parser(self) -> vllm_arguments.Table:
+        return parser_table(self.image, GPU_VLLM)
 
 
 class CpuRuntimeSpec(RuntimeSpec):
     """vLLM without a GPU, for small models."""
 
-    image: Annotated[str, Field(min_length=1)] = "vllm/vllm-openai-cpu:v0.32.0-x86_64"
+    image: Annotated[str, Field(min_length=1)] = f"vllm/vllm-openai-cpu:v{CPU_VLLM}-x86_64"
     cpu: Quantity = "1"
     memory: Quantity = "4Gi"
     startup_seconds: Count = 600
@@ -208,7 +206,15 @@ def runtime_name(accelerator: str) -> str:
 
 
 # Weights are there when the container starts, and nothing of a pod should call home.
-_ENV = {"HF_HUB_OFFLINE": "1", "VLLM_NO_USAGE_STATS": "1"}
+_ENV = {
+    "HF_HUB_OFFLINE": "1",
+    "VLLM_NO_USAGE_STATS": "1",
+    "HOME": _HOME,
+    # PyTorch asks for the user's name, and the number has none in most images.
+    "USER": "vllm",
+}
+# Of the GPU runtime. Without it NIXL offers the cache of a prompt at localhost, where no other pod finds it.
+_GPU_ENV = {"VLLM_NIXL_SIDE_CHANNEL_HOST": "$(POD_IP)"}
 # Of the CPU runtime. Measured with vLLM 0.32: the worker inside the engine's process saves an import of 4 CPU-seconds and
 # 700 MB; one unbound thread leaves the cores to others. VLLM_CPU_KVCACHE_SPACE stays unset: it counts in whole GiB, touches
 # them all at start, and overrides --kv-cache-memory-bytes.
@@ -240,7 +246,8 @@ def serving_runtime(name: str, spec: RuntimeSpec, failover: RequestFailoverSpec)
     KServe puts a model's own arguments after these, and its environment too.
     """
     guard = {engine_guard.STALL_SECONDS: f"{failover.stall_seconds:g}"}
-    env = {**_ENV, **(_CPU_ENV if name == labels.RUNTIME_CPU else {}), **guard}
+    env = {**_ENV, **(_CPU_ENV if name == labels.RUNTIME_CPU else _GPU_ENV), **guard}
+    volumes, mounts = _folders(spec)
     probe = {"timeoutSeconds": _PROBE_SECONDS}
     dtype = [f"--dtype={_CPU_DTYPE}"] if name == labels.RUNTIME_CPU else []
     startup_looks = -(-spec.startup_seconds // _STARTUP_PROBE_SECONDS)
@@ -274,8 +281,8 @@ def serving_runtime(name: str, spec: RuntimeSpec, failover: RequestFailoverSpec)
         # No liveness probe: an engine that died ends its process, and one that is merely busy must not be restarted.
         "readinessProbe": {**probe, **_get(READY_PATH), "periodSeconds": _PROBE_SECONDS, "failureThreshold": 2},
         **drain,
-        "volumeMounts": [{"name": GUARD, "mountPath": GUARD_PATH, "readOnly": True}],
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
+        "volumeMounts": mounts,
+        "securityContext": _security(name),
     }
     return {
         "apiVersion": "serving.kserve.io/v1alpha1",
@@ -286,9 +293,34 @@ def serving_runtime(name: str, spec: RuntimeSpec, failover: RequestFailoverSpec)
             # KServe gives every service of this format the protocol v2 and refuses a runtime that does not list it.
             "protocolVersions": ["v2", "v1"],
             "multiModel": False,
+            # KServe copies these to the pods. Prometheus' own example configuration reads them; KServe's, prometheus.kserve.io,
+            # act only with its metrics aggregator.
+            "annotations": {"prometheus.io/scrape": "true", "prometheus.io/port": str(PORT), "prometheus.io/path": "/metrics"},
             "containers": [container],
-            "volumes": [{"name": GUARD, "configMap": {"name": GUARD}}],
+            "volumes": volumes,
         },
+    }
+
+
+def _folders(spec: RuntimeSpec) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Volumes of a pod, and their mounts. All but the guard's are empty when a pod starts, and go with it."""
+    shared = {"medium": "Memory", **({"sizeLimit": spec.shared_memory} if spec.shared_memory else {})}
+    empty = [("home", _HOME, {}), ("scratch", _SCRATCH, {}), *([("shared-memory", _SHARED_MEMORY, shared)] if spec.shared_memory else [])]
+    volumes = [{"name": GUARD, "configMap": {"name": GUARD}}, *({"name": name, "emptyDir": kind} for name, _, kind in empty)]
+    mounts = [{"name": GUARD, "mountPath": GUARD_PATH, "readOnly": True}, *({"name": name, "mountPath": path} for name, path, _ in empty)]
+    return volumes, mounts
+
+
+def _security(name: str) -> dict[str, Any]:
+    return {
+        "allowPrivilegeEscalation": False,
+        "capabilities": {"drop": ["ALL"]},
+        "runAsNonRoot": True,
+        "runAsUser": _USER,
+        "runAsGroup": _GROUP,
+        # NVIDIA's container hook writes links to the driver's libraries into a GPU container before its start.
+        "readOnlyRootFilesystem": name == labels.RUNTIME_CPU,
+        "seccompProfile": {"type": "RuntimeDefault"},
     }
 
 
@@ -298,17 +330,7 @@ def _get(path: str) -> dict[str, Any]:
 
 def arguments(spec: ModelSpec, accelerator: AcceleratorSpec) -> list[str]:
     """Arguments of `vllm serve` for this model on this accelerator, after those of the runtime."""
-    runtime = spec.runtime
-    result = [f"--max-model-len={runtime.max_model_length or spec.facts.max_model_length}"]
-    if accelerator.type != CPU:
-        result.append(f"--tensor-parallel-size={accelerator.count}")
-    if runtime.max_num_seqs is not None:
-        result.append(f"--max-num-seqs={runtime.max_num_seqs}")
-    if runtime.kv_cache_bytes is not None:
-        result.append(f"--kv-cache-memory-bytes={runtime.kv_cache_bytes}")
-    if runtime.enforce_eager:
-        result.append("--enforce-eager")
-    return result
+    return rendered(spec.runtime, spec.facts.max_model_length, accelerator)
 
 
 def revision(spec: ModelSpec, accelerator: AcceleratorSpec) -> str:
@@ -317,7 +339,9 @@ def revision(spec: ModelSpec, accelerator: AcceleratorSpec) -> str:
     Not of it: what changes only speed or room, such as the number of GPUs.
     """
     length = spec.runtime.max_model_length or spec.facts.max_model_length
-    decides = [spec.source, length, _CPU_DTYPE if accelerator.type == CPU else "auto"]
+    decides: list[Any] = [spec.source, length, _CPU_DTYPE if accelerator.type == CPU else "auto"]
+    if more := shapes_answers(spec.runtime):
+        decides.append(more)
     return hashlib.sha256(json.dumps(decides).encode()).hexdigest()[:10]
 
 

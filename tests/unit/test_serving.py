@@ -197,8 +197,7 @@ def test_both_runtimes_run_the_engine_guard(name: str) -> None:
     failover = RequestFailoverSpec().model_copy(update={"stall_seconds": 2.5})
     body = serving.serving_runtime(name, serving.RuntimesSpec().vllm, failover)
     (container,) = body["spec"]["containers"]
-    (mount,) = container["volumeMounts"]
-    (volume,) = body["spec"]["volumes"]
+    mount, volume = container["volumeMounts"][0], body["spec"]["volumes"][0]
     files = serving.guard_files()
     environment = {each["name"]: each.get("value") for each in container["env"]}
     assert "--middleware=engine_guard.EngineGuard" in container["args"]
@@ -247,3 +246,49 @@ def test_shutdown_drains_before_it_kills(drain: int) -> None:
     assert "--shutdown-timeout=40" in container["args"]
     assert predictor["terminationGracePeriodSeconds"] > drain + 40
     assert container.get("lifecycle") == ({"preStop": {"sleep": {"seconds": drain}}} if drain else None)
+
+
+@pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
+def test_pods_run_without_root_and_write_only_where_they_may(name: str) -> None:
+    spec = serving.RuntimesSpec().for_accelerator("cpu" if name == labels.RUNTIME_CPU else "H100")
+    body = serving.serving_runtime(name, spec, RequestFailoverSpec())["spec"]
+    (container,) = body["containers"]
+    security = container["securityContext"]
+    assert security["runAsNonRoot"] is True
+    assert security["runAsUser"] > 0, "a name would not do: the kubelet cannot tell whether it is root's"
+    assert security["allowPrivilegeEscalation"] is False
+    assert security["capabilities"] == {"drop": ["ALL"]}
+    assert security["seccompProfile"] == {"type": "RuntimeDefault"}
+    # NVIDIA's hook writes into a GPU container before its start.
+    assert security["readOnlyRootFilesystem"] is (name == labels.RUNTIME_CPU)
+    empty = {each["name"] for each in body["volumes"] if "emptyDir" in each}
+    writable = {each["mountPath"] for each in container["volumeMounts"] if each["name"] in empty}
+    environment = {each["name"]: each.get("value") for each in container["env"]}
+    assert {"/tmp", environment["HOME"]} <= writable
+    assert environment["USER"], "PyTorch ends where it finds no name of the user"
+    assert {each["name"] for each in container["volumeMounts"]} == {each["name"] for each in body["volumes"]}
+
+
+def test_processes_of_a_gpu_replica_get_memory_to_talk_by() -> None:
+    runtimes = serving.RuntimesSpec()
+    spec = runtimes.vllm.model_copy(update={"shared_memory": "4Gi"})
+    body = serving.serving_runtime(labels.RUNTIME_GPU, spec, RequestFailoverSpec())["spec"]
+    (mount,) = [each for each in body["containers"][0]["volumeMounts"] if each["mountPath"] == "/dev/shm"]
+    (volume,) = [each for each in body["volumes"] if each["name"] == mount["name"]]
+    assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
+    on_cpu = serving.serving_runtime(labels.RUNTIME_CPU, runtimes.vllm_cpu, RequestFailoverSpec())["spec"]
+    assert "/dev/shm" not in {each["mountPath"] for each in on_cpu["containers"][0]["volumeMounts"]}
+
+
+def test_the_cache_of_a_prompt_is_offered_at_the_pods_address() -> None:
+    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, serving.RuntimesSpec().vllm, RequestFailoverSpec())["spec"]["containers"]
+    names = [each["name"] for each in container["env"]]
+    assert {each["name"]: each.get("value") for each in container["env"]}["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "$(POD_IP)"
+    assert names.index("POD_IP") < names.index("VLLM_NIXL_SIDE_CHANNEL_HOST"), "Kubernetes expands only what stands before"
+
+
+@pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
+def test_pods_say_where_their_metrics_are(name: str) -> None:
+    body = serving.serving_runtime(name, serving.RuntimesSpec().vllm, RequestFailoverSpec())["spec"]
+    (port,) = body["containers"][0]["ports"]
+    assert body["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": str(port["containerPort"]), "prometheus.io/path": "/metrics"}
