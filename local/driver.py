@@ -16,6 +16,7 @@ from kube.client import KubeError
 from kube.kubeconfig import KubeconfigError
 from local import rebalance
 from local.host_cluster import HostCluster, PortError, UnitError, write_atomically
+from operations.errors import FleetError
 from toolchain.tools import ToolError
 
 Object = dict[str, Any]
@@ -151,7 +152,7 @@ def main() -> None:
             signal.signal(each, _stop)
     try:
         _run(sys.argv[1:])
-    except (KubeError, KubeconfigError, UnitError, PortError, ToolError, TimeoutError, ValueError, OSError) as error:
+    except (KubeError, KubeconfigError, UnitError, PortError, ToolError, FleetError, TimeoutError, ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         if hint := getattr(error, "hint", ""):
             print(f"hint: {hint}", file=sys.stderr)

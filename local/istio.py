@@ -94,6 +94,7 @@ def unit(member: HostCluster) -> Unit:
     mesh.write_text(yaml.safe_dump(MESH_CONFIG), encoding="utf-8")
     return Unit(
         name=UNIT,
+        gives_way=True,
         argv=[
             str(tools.path("pilot-discovery")),
             "discovery",

@@ -210,6 +210,7 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
     otherwise find a new kind only after up to 30 seconds."""
     aggregated = Unit(
         name=AGGREGATED,
+        gives_way=True,
         argv=[
             str(tools.path(AGGREGATED)),
             f"--kubeconfig={hub.kubeconfig}",
@@ -227,6 +228,7 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
     )
     webhook = Unit(
         name=WEBHOOK,
+        gives_way=True,
         argv=[
             str(tools.path(WEBHOOK)),
             f"--kubeconfig={hub.kubeconfig}",
@@ -245,6 +247,7 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
     )
     controllers = Unit(
         name=CONTROLLERS,
+        gives_way=True,
         argv=[
             str(tools.path(CONTROLLERS)),
             f"--kubeconfig={hub.kubeconfig}",
@@ -272,6 +275,7 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
     )
     scheduler = Unit(
         name=SCHEDULER,
+        gives_way=True,
         argv=[
             str(tools.path(SCHEDULER)),
             f"--kubeconfig={hub.kubeconfig}",

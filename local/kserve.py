@@ -105,10 +105,13 @@ def configuration() -> Object:
     # The mesh routes requests, so KServe makes no Ingress; the rest of the section stays, ingressGateway is demanded.
     ingress = {**json.loads(data["ingress"]), "disableIngressCreation": True}
     services = {**json.loads(data["inferenceService"]), "serviceAnnotationDisallowedList": list(KARMADA_ANNOTATIONS)}
+    # A model's image is mounted, not run beside the model: the node agent has no file systems of containers that one could look into.
+    storage = {**json.loads(data["storageInitializer"]), "enableOciModelSupport": True, "ociModelMode": "native"}
     changed = {
         "deploy": {"defaultDeploymentMode": "Standard"},
         "ingress": ingress,
         "inferenceService": services,
+        "storageInitializer": storage,
         # Istio selects WorkloadEntries for a Service with a cluster IP, never for a headless one.
         "service": {"serviceClusterIPNone": False},
     }
@@ -144,6 +147,7 @@ def unit(member: HostCluster, cert: pki.ServingCertificate) -> Unit:
     config = manifests.digest(configuration())
     return Unit(
         name=UNIT,
+        gives_way=True,
         argv=[
             str(tools.path("kserve-manager")),
             f"--kubeconfig={member.kubeconfig}",

@@ -87,6 +87,7 @@ def _etcd(cluster: HostCluster) -> Unit:
     authority = pki.authority(cluster)
     return Unit(
         name="etcd",
+        gives_way=True,
         argv=[
             str(tools.path("etcd")),
             f"--name={cluster.name}",
@@ -126,6 +127,7 @@ def _api_server(cluster: HostCluster, role: str) -> Unit:
     port = cluster.port("kube-apiserver")
     return Unit(
         name="kube-apiserver",
+        gives_way=True,
         after=["etcd"],
         argv=[
             str(tools.path("kube-apiserver")),
@@ -175,6 +177,7 @@ def _controller_manager(cluster: HostCluster, role: str) -> Unit:
     port = cluster.port("kube-controller-manager")
     return Unit(
         name="kube-controller-manager",
+        gives_way=True,
         after=["kube-apiserver"],
         argv=[
             str(tools.path("kube-controller-manager")),
@@ -204,6 +207,7 @@ def _scheduler(cluster: HostCluster) -> Unit:
     port = cluster.port("kube-scheduler")
     return Unit(
         name="kube-scheduler",
+        gives_way=True,
         after=["kube-apiserver"],
         argv=[
             str(tools.path("kube-scheduler")),
@@ -225,6 +229,7 @@ def _kwok(cluster: HostCluster) -> Unit:
     port = cluster.port("kwok")
     return Unit(
         name="kwok",
+        gives_way=True,
         after=["kube-apiserver"],
         argv=[
             str(tools.path("kwok")),

@@ -39,6 +39,8 @@ _STEADY_S = 30.0
 _LOG_LIMIT = 20 * 1024 * 1024
 _LOG_LOOK_S = 30.0
 _PR_SET_PDEATHSIG = 1
+# Of units that give way: a third of the weight of others where all want to compute.
+_NICE = 5
 
 # Exit code of a unit that was not started because somebody listens on its port: a stranger's answers would make it ready.
 PORT_TAKEN = errno.EADDRINUSE
@@ -47,9 +49,17 @@ PORT_TAKEN = errno.EADDRINUSE
 _libc = ctypes.CDLL(None)
 
 
-def _die_with_parent() -> None:
+def _begin(gives_way: bool) -> None:
+    """In the child, before its program: nothing that needs a lock of ours."""
     if sys.platform == "linux":
         _libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if gives_way:
+        os.nice(_NICE)
+        # Where the kernel groups processes by session, nice counts inside a group only, and this among groups.
+        with contextlib.suppress(OSError):
+            descriptor = os.open("/proc/self/autogroup", os.O_WRONLY)
+            os.write(descriptor, str(_NICE).encode())
+            os.close(descriptor)
 
 
 @dataclass
@@ -172,7 +182,7 @@ class Supervisor:
                     stdout=stream,
                     stderr=stream,
                     start_new_session=True,
-                    preexec_fn=_die_with_parent,  # noqa: PLW1509 - it calls prctl alone, no lock of ours
+                    preexec_fn=partial(_begin, unit.gives_way),  # noqa: PLW1509 - it takes no lock
                 )
             except OSError as error:
                 stream.write(f"cannot be started: {error}\n".encode())

@@ -68,6 +68,8 @@ class Unit:
     ready: None means ready as soon as it runs. Asked until the first good answer, not again before a restart.
     restart: start again when it exits, with pauses from 0.5 s doubling to 10 s.
     stop_timeout_s: seconds between SIGTERM and SIGKILL.
+    gives_way: processors go to others first. For control planes: in a fleet they compute on machines of their own, and here
+        they should not slow down what serves.
     Whatever the process started and left behind is killed before it is started again.
     """
 
@@ -79,6 +81,7 @@ class Unit:
     ready: HttpReady | TcpReady | None = None
     restart: bool = True
     stop_timeout_s: float = 5.0
+    gives_way: bool = False
 
     def __post_init__(self) -> None:
         if not NAME.match(self.name):

@@ -88,7 +88,13 @@ CASES: Mapping[str, Case] = {
             fault_s=20.0,
         ),
         Case(
-            name="overload", text="more requests than a region can take, then more than all can", fault=None, doors=Doors.ASKING, fault_s=10.0, published=False
+            name="overload",
+            text="more requests than a region can take, then more than all can",
+            fault=None,
+            doors=Doors.ASKING,
+            fault_s=10.0,
+            published=False,
+            requests=1_500,
         ),
         Case(
             name="drain",
@@ -96,6 +102,8 @@ CASES: Mapping[str, Case] = {
             fault=lambda scene: faults.Drain(scene.journal, scene.victim),
             doors=Doors.ASKING,
             fault_s=8.0,
+            # They have no deep checks: nothing that a region says makes a door leave it.
+            published=False,
         ),
         Case(name="hub-down", text="a region is killed while the hub, every istiod and Pulumi's backend are away", fault=_hub_down, requests=10_000),
         Case(name="flap", text="a region freezes and returns, again and again", fault=lambda scene: faults.Flap(scene.journal, scene.victim), fault_s=24.0),

@@ -218,7 +218,7 @@ def _refuses(program: Program) -> bool:
     host, port = program.address.split(":")
     try:
         socket.create_connection((host, int(port))).close()
-    except ConnectionRefusedError:
+    except ConnectionError:  # refused, or reset where it reached the queue of the socket that was just being closed
         return True
     return False
 

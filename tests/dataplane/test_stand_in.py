@@ -1,6 +1,7 @@
 """The stand-in engine: an OpenAI server for every client, and the faults of a real engine."""
 
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -134,6 +135,20 @@ def test_a_slow_token_is_no_stall(tmp_path: Path) -> None:
     with serving("fleet-stand-in", tmp_path, "--model", MODEL, "--token-milliseconds", "900", "--stall-seconds", "0.6") as engine:
         got = httpx.post(engine.url + CHAT, json={"model": MODEL, "messages": [USER], "max_tokens": 2}, timeout=60)
         assert got.status_code == 200
+
+
+def test_a_process_that_was_stopped_and_goes_on_is_no_stalled_engine(tmp_path: Path) -> None:
+    slow = ("--model", MODEL, "--token-milliseconds", "20", "--tokens", "500", "--stall-seconds", "0.2")
+    body = {"model": MODEL, "messages": [USER], "stream": True}
+    with serving("fleet-stand-in", tmp_path, *slow) as engine, httpx.stream("POST", engine.url + CHAT, json=body, timeout=60) as got:
+        lines = got.iter_lines()
+        for _ in range(10):
+            next(lines)
+            engine.process.send_signal(signal.SIGSTOP)
+            time.sleep(0.3)
+            engine.process.send_signal(signal.SIGCONT)
+            assert httpx.get(engine.url + "/fleet/ready").json()["status"] == "ready"
+        assert hear(lines).done
 
 
 def test_what_is_under_way_at_sigterm_ends_well(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from local import packet_filter, processes
+from local import processes
 from operations.drill.result import DrillResult
 from tests.fleet.conftest import FOLDER, Fleet, Ran, wait_until
 from toolchain import paths
@@ -72,26 +72,18 @@ def answered(result: DrillResult, begin: str, end: str) -> set[str]:
 
 class TestCallersDoNotNotice:
     def test_a_region_with_real_engines_is_killed(self, fleet: Fleet) -> None:
-        result = drilled(fleet, "kill", "--rate", "4", "--requests", "100")
+        result = drilled(fleet, "kill", "--rate", "4", "--requests", "80")
         assert failed(result) == []
         assert result.backend == "vllm"
         assert answered(result, "fault", "heal") == {"us-west"}
         # It came back and was used again.
         assert "us-east" in answered(result, "healthy", "end")
 
-    def test_a_region_freezes(self, fleet: Fleet) -> None:
-        result = drilled(fleet, "hang", "--stand-in", "--rate", "40", "--requests", "800")
-        assert failed(result) == []
-        assert answered(result, "heal", "end") == {"us-east", "us-west"}
-
-    def test_streams_under_way_go_on_elsewhere(self, fleet: Fleet) -> None:
+    def test_a_region_freezes_and_streams_under_way_go_on_elsewhere(self, fleet: Fleet) -> None:
         result = drilled(fleet, "hang", "--stand-in", "--stream", "--rate", "15", "--requests", "300")
         assert failed(result) == []
         assert any(each["resumed"] for each in result.requests)
-
-    @pytest.mark.skipif(bool(packet_filter.refusal()), reason="this machine or user cannot drop packets")
-    def test_a_region_is_cut_off(self, fleet: Fleet) -> None:
-        assert failed(drilled(fleet, "blackhole", "--stand-in", "--rate", "40", "--requests", "800")) == []
+        assert answered(result, "heal", "end") == {"us-east", "us-west"}
 
     def test_a_region_is_drained(self, fleet: Fleet) -> None:
         result = drilled(fleet, "drain", "--stand-in", "--rate", "40", "--requests", "800")
@@ -139,11 +131,6 @@ class TestRefusals:
     def test_without_a_fleet_it_says_how_to_get_one(self, spare: Fleet) -> None:
         refused = spare.fleet("drill", "kill", check=False)
         assert (refused.code, refused.err) == (1, "error: no fleet is up in spare/\nhint: make up\n")
-
-    def test_more_than_the_machine_serves_is_refused_before_anything_breaks(self, fleet: Fleet) -> None:
-        refused = fleet.fleet("drill", "kill", "--rate", "2000", "--requests", "60000", check=False)
-        assert refused.code == 1, refused.text
-        assert "this machine does not serve 2000 requests/s without a fault" in refused.err
 
 
 def _heed() -> None:

@@ -85,9 +85,6 @@ def test_every_field_of_every_filter_reaches_envoy(mesh: Mesh) -> None:
     for each in filters:
         dump = mesh.clusters[WEST].admin(each["spec"]["workloadSelector"]["labels"]["istio"], "/config_dump").json()
         for patch in each["spec"]["configPatches"]:
-            import pathlib
-
-            pathlib.Path("/tmp/b/h2/dump.json").write_text(json.dumps(dump, indent=1))
             assert anywhere(dump, patch["patch"]["value"]), (each["metadata"]["name"], json.dumps(patch["patch"]["value"]))
 
 

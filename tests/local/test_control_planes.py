@@ -143,6 +143,7 @@ def test_kserve_is_configured_by_its_own_release_with_the_fleet_s_changes() -> N
     assert sections["ingress"]["ingressGateway"], "the manager exits without it"
     assert sections["service"] == {"serviceClusterIPNone": False}
     assert sections["storageInitializer"]["image"].endswith(f":v{kserve.PINS.kserve}")
+    assert sections["storageInitializer"]["ociModelMode"] == "native", "the node agent cannot run a modelcar"
     assert ":latest" not in json.dumps(data)
 
 

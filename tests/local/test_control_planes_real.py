@@ -214,6 +214,30 @@ def test_a_service_declared_on_the_hub_becomes_ready_with_its_replicas_divided(f
     assert replicas == {"us-east": 2, "us-west": 1}
 
 
+def test_kserve_mounts_a_model_of_a_registry_as_a_volume_of_its_image(fleet: Fleet) -> None:
+    image = f"registry.example.com/models/x@sha256:{'0' * 64}"
+    made = fleet.members["us-east"].create(
+        {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {
+                "name": "of-a-registry",
+                "namespace": MODELS,
+                "labels": {"serving.kserve.io/inferenceservice": "of-a-registry"},
+                "annotations": {"internal.serving.kserve.io/storage-initializer-sourceuri": f"oci://{image}"},
+            },
+            "spec": {"containers": [{"name": "kserve-container", "image": "vllm"}]},
+        },
+        dry_run=True,
+    )["spec"]
+    (volume,) = (each for each in made["volumes"] if "image" in each)
+    assert volume["image"]["reference"] == image
+    mounts = [each for each in made["containers"][0]["volumeMounts"] if each["name"] == volume["name"]]
+    # The sub-path is where artifacts have the model's files; nothing else of the pod is changed by KServe.
+    assert [(each["mountPath"], each["subPath"]) for each in mounts] == [("/mnt/models", "models")]
+    assert [each["name"] for each in made["containers"]] == ["kserve-container"]
+
+
 def test_nothing_listens_beyond_loopback(fleet: Fleet) -> None:
     # 7F in the last byte of the little-endian address: 127.x.y.z.
     beyond = {address for address in listeners() if not address.endswith("7F")}

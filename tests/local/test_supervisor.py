@@ -104,6 +104,19 @@ def test_a_unit_that_is_not_to_be_restarted_stays_down(cluster: HostCluster, tmp
     assert lines(starts) == ["start"]
 
 
+def test_a_unit_that_gives_way_gets_less_of_a_processor_than_others(cluster: HostCluster) -> None:
+    for name, gives_way in (("serves", False), ("controls", True)):
+        cluster.put_unit(shell(name, "sleep 600", gives_way=gives_way))
+    cluster.start(20)
+    serves, controls = (status(cluster, name).pid for name in ("serves", "controls"))
+    assert serves
+    assert controls
+    assert os.getpriority(os.PRIO_PROCESS, controls) > os.getpriority(os.PRIO_PROCESS, serves)
+    groups = [Path(f"/proc/{pid}/autogroup") for pid in (serves, controls)]
+    if groups[0].exists():
+        assert [each.read_text().split()[-1] for each in groups] == ["0", "5"]
+
+
 def test_units_die_with_a_supervisor_that_is_killed(cluster: HostCluster) -> None:
     for name in ("a", "b"):
         cluster.put_unit(shell(name, "trap '' TERM; while :; do sleep 1; done"))

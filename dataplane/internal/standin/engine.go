@@ -42,13 +42,14 @@ func newEngine(token, stall time.Duration, capacity int) *engine {
 	return e
 }
 
-// watch finds the engine stalled when it is.
+// watch finds the engine stalled when it is: only a frozen one can be. A process that was stopped and goes on has been idle
+// for as long, and computes.
 func (e *engine) watch() {
 	for range time.Tick(min(100*time.Millisecond, e.stall/4)) {
 		e.lock.Lock()
 		idle := time.Since(e.started) - time.Duration(e.progress.Load())
-		if now := e.now.Load(); e.active > 0 && idle > e.stall && !now.stalled {
-			e.change(state{frozen: now.frozen, stalled: true})
+		if now := e.now.Load(); now.frozen && e.active > 0 && idle > e.stall && !now.stalled {
+			e.change(state{frozen: true, stalled: true})
 		}
 		e.lock.Unlock()
 	}
