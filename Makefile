@@ -1,10 +1,11 @@
 # A thin door: every target is one command that can be run without make.
 PYTHON ?= python3
 STACK ?= local
+MODEL ?= tiny-chat
 FLEET = .venv/bin/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status outputs env test lint fix generate bench-up bench-gateway bench-drill clean-cache
+.PHONY: help setup up down status outputs env test lint fix generate bench-up bench-gateway bench-drill bench-model clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -41,7 +42,8 @@ fix: ## let the linter mend what it can
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-generate: ## the generated files: schema of the stack file, table of pins
+generate: ## the generated files: arguments of vLLM, schema of the stack file, table of pins
+	@.venv/bin/python -m runtime_image.vllm_arguments
 	@.venv/bin/python -m stacks.schema
 	@.venv/bin/python -m stacks.budget
 	@.venv/bin/python -m toolchain.docs
@@ -55,6 +57,10 @@ bench-gateway: setup ## what the doors and the stream relay of the running fleet
 bench-drill: setup ## every drill three times with stand-ins, published settings beside ours: one table
 	@mkdir -p bench-results
 	@.venv/bin/fleet drill all --stand-in --baseline --repeat 3 --report bench-results/drill
+
+bench-model: setup ## how fast MODEL (default: tiny-chat) answers in the running fleet, per region and through the front door
+	@mkdir -p bench-results
+	@$(FLEET) bench $(MODEL) -s $(STACK) --json bench-results/$(MODEL).json
 
 clean-cache: ## remove the built tools (they are rebuilt by the next `make up`)
 	@$(PYTHON) -m toolchain.bootstrap --clean-cache

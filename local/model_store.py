@@ -1,14 +1,15 @@
 """The model store of a local cluster: a folder of this machine as PersistentVolume and claim, seeded with tiny-chat.
 
 All clusters share the folder STATE/models, read-only by habit: it stands for what a region's own storage would be.
-`pvc://model-store/<directory>` in a stack file names a model in it.
+`pvc://model-store/<directory>` in a stack file names a model in it. The same model is in the region's registry, as an artifact that
+`oci://registry.fleet.internal/models/tiny-chat@<digest>` names (registry.py).
 """
 
 from typing import Any
 
 from components.labels import MODEL_STORE, NAMESPACE_MODELS, metadata
 from kube.client import ApiError, Kube
-from local import tiny_model
+from local import registry, tiny_model
 from local.host_cluster import HostCluster
 from toolchain import paths
 
@@ -51,10 +52,12 @@ def claim() -> Object:
 
 
 def apply(spec: Object) -> Object:
-    """The store is there and bound; result {models}: the folders in it."""
+    """Store and registry are there; result {models}: the folders in the store."""
     cluster = HostCluster(spec["cluster"])
     folder = paths.STATE.resolve() / "models"
     tiny_model.write(folder / tiny_model.NAME)
+    registry.apply(cluster)
+    registry.put(cluster, folder / tiny_model.NAME)
     with Kube.from_kubeconfig(cluster.kubeconfig) as api:
         if api.find("v1", "Namespace", NAMESPACE_MODELS) is None:
             _make_namespace(api)
@@ -91,9 +94,10 @@ def _release(api: Kube) -> None:
 
 
 def delete(spec: Object) -> Object:
-    """Removes claim and volume; the folder stays, other clusters use it."""
+    """Removes claim, volume and registry; the folder stays, other clusters use it."""
     cluster = HostCluster(spec["cluster"])
     if cluster.exists():
+        registry.delete(cluster)
         with Kube.from_kubeconfig(cluster.kubeconfig) as api:
             api.delete("v1", "PersistentVolumeClaim", MODEL_STORE, NAMESPACE_MODELS)
             api.delete("v1", "PersistentVolume", MODEL_STORE)

@@ -31,6 +31,8 @@ INTERMEDIATE = 1024
 VOCABULARY = 512
 MAX_LENGTH = 2048
 
+LICENCE = "tiny-chat is random numbers and a tokenizer made by this project's local/tiny_model.py. Anyone may do anything with it.\n"
+
 START, END_OF_TURN, PAD = "<|start|>", "<|end|>", "<|pad|>"
 SPECIAL = (START, END_OF_TURN, PAD)
 
@@ -257,7 +259,7 @@ def files() -> dict[str, bytes]:
         "special_tokens_map.json": {"bos_token": START, "eos_token": END_OF_TURN, "pad_token": PAD},
     }
     written = {name: (json.dumps(body, indent=1, ensure_ascii=False) + "\n").encode() for name, body in documents.items()}
-    return {**written, "model.safetensors": weights(tokens["model"]["vocab"])}
+    return {**written, "LICENSE": LICENCE.encode(), "model.safetensors": weights(tokens["model"]["vocab"])}
 
 
 def write(directory: Path) -> bool:

@@ -31,11 +31,12 @@ from local.gateways import ADDRESS, EGRESS, FRONT_DOOR, REGIONAL_GATEWAY, STREAM
 from local.host_cluster import HostCluster, UnitError
 from operations.drill import load
 from operations.drill.analysis import Request, Spread, spread
-from operations.drill.ground import machine, read_fleet
 from operations.drill.load import Traffic
 from operations.errors import FleetError
 from operations.exclusive import exclusive
+from operations.machine import here
 from operations.progress import Progress
+from operations.stack_file import read_fleet
 from operations.status import table
 from toolchain import paths, tools
 
@@ -331,7 +332,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=8.0, help="of a round")
     arguments = parser.parse_args()
     progress = Progress()
-    told = machine()
+    told = str(here())
     try:
         fleet = read_fleet(arguments.stack)
         with exclusive(paths.STATE / "up.lock", "make bench-gateway"):

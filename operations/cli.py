@@ -1,4 +1,4 @@
-"""The `fleet` command: up, status, outputs, logs, drill, drain.
+"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model.
 
 `fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
 """
@@ -17,11 +17,13 @@ import httpx
 from local import faults, rebalance
 from local.host_cluster import all_clusters
 from operations import left_behind, status
+from operations.bench import command as bench_command
 from operations.drill import command as drill_command
 from operations.errors import FleetError
 from operations.exclusive import exclusive
+from operations.model import command as model_command
 from operations.progress import Progress
-from operations.stack import backend_exists, outputs_of, run_up, select
+from operations.stack import deployed, in_clear, require_backend, run_up, select
 from toolchain import paths, tools
 
 # How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
@@ -119,7 +121,7 @@ def up(arguments: argparse.Namespace) -> None:
             faults.heal_left_over(progress.say)
         with progress.stage(f"pulumi up -s {arguments.stack}"):
             _, changes = run_up(stack, progress)
-            outputs = outputs_of(stack)
+            outputs = in_clear(stack.outputs())
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
             _tidy(outputs, progress)
@@ -143,24 +145,15 @@ def up(arguments: argparse.Namespace) -> None:
 
 
 def show_status(arguments: argparse.Namespace) -> None:
-    state = status.gather(outputs_of(_existing(arguments.stack)))
-    print(status.render(state))
+    require_backend()
+    print(status.render(status.gather(in_clear(deployed(arguments.stack)))))
 
 
 def show_outputs(arguments: argparse.Namespace) -> None:
     """Secrets stay masked: this is for eyes and for pipes. `pulumi stack output --show-secrets` is the way to see them."""
-    values = _existing(arguments.stack).outputs()
-    masked = {key: "[secret]" if value.secret else value.value for key, value in values.items()}
+    require_backend()
+    masked = {key: "[secret]" if value.secret else value.value for key, value in deployed(arguments.stack).items()}
     print(json.dumps(masked, indent=2))
-
-
-def _existing(name: str) -> Any:
-    if not backend_exists(paths.STATE):
-        raise FleetError(f"no fleet is up in {paths.STATE.name}/", hint="make up")
-    stack = select(name)
-    if not stack.outputs():
-        raise FleetError(f"stack `{name}` has nothing deployed", hint="make up")
-    return stack
 
 
 def logs(arguments: argparse.Namespace) -> None:
@@ -195,7 +188,9 @@ def parser() -> argparse.ArgumentParser:
     command.add_argument("name", nargs="?", default="", help="part of a process or pod name (default: all)")
     command.add_argument("-n", "--lines", type=int, default=20)
     command.set_defaults(run=logs)
+    bench_command.add_command(commands)
     drill_command.add_commands(commands)
+    model_command.add_commands(commands)
     return top
 
 

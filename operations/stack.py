@@ -141,9 +141,23 @@ def _essence(text: str) -> str:
     return "\n".join(errors or lines[-20:])
 
 
-def outputs_of(stack: automation.Stack) -> dict[str, Any]:
-    """The stack outputs with secrets in clear, for use inside this process only."""
-    return {key: value.value for key, value in stack.outputs().items()}
+def require_backend() -> None:
+    """Raises FleetError where no fleet was brought up."""
+    if not backend_exists(paths.STATE):
+        raise FleetError(f"no fleet is up in {paths.STATE.name}/", hint="make up")
+
+
+def deployed(name: str) -> automation.OutputMap:
+    """The outputs of a stack. Raises FleetError where nothing is deployed."""
+    outputs = select(name).outputs()
+    if not outputs:
+        raise FleetError(f"stack `{name}` has nothing deployed", hint="make up")
+    return outputs
+
+
+def in_clear(outputs: Mapping[str, automation.OutputValue]) -> dict[str, Any]:
+    """With secrets in clear, for use inside this process only."""
+    return {key: value.value for key, value in outputs.items()}
 
 
 def backend_exists(state: Path) -> bool:

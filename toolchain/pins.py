@@ -28,6 +28,7 @@ class Pins:
     kserve: str
     istio: str
     envoy: str
+    registry: str
     vllm: str
     torch: str
     go: str
@@ -39,7 +40,7 @@ _TABLES = {
     "pulumi": {"cli": "pulumi_cli", "sdk": "pulumi_sdk", "kubernetes": "pulumi_kubernetes", "command": "pulumi_command"},
     "kubernetes": {"version": "kubernetes", "etcd": "etcd", "kwok": "kwok", "kind": "kind", "helm": "helm"},
     "fleet": {name: name for name in ("karmada", "kserve", "istio", "envoy")},
-    "runtime": {name: name for name in ("vllm", "torch")},
+    "runtime": {name: name for name in ("registry", "vllm", "torch")},
     "build": {name: name for name in ("go", "uv")},
 }
 

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kube.client import KubeError
+from local import registry
 from local.node_agent import processes, status, volumes
 from local.node_agent.containers import Container, Record, Surroundings, timestamp
 from local.node_agent.environment import ConfigError, Facts, Lookup
@@ -61,7 +62,7 @@ def uncovered(pod: Object) -> list[str]:
         found += [
             f"{kind} grpc of {container['name']}" for kind in ("startupProbe", "readinessProbe", "livenessProbe") if "grpc" in (container.get(kind) or {})
         ]
-    served = {"name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "persistentVolumeClaim"}
+    served = {"name", "emptyDir", "configMap", "secret", "projected", "downwardAPI", "persistentVolumeClaim", "image"}
     found += [f"volume {each['name']} of kind {kind}" for each in spec.get("volumes") or [] for kind in each if kind not in served]
     found += [key for key in ("activeDeadlineSeconds",) if spec.get(key)]
     return found
@@ -210,8 +211,11 @@ class Pod(threading.Thread):
             def claim(name: str) -> Object | None:
                 return self._node.claims(self.namespace, name)
 
+            def image(name: str) -> Path:
+                return registry.pulled(self._node.folder, name)
+
             try:
-                self._folders = volumes.prepare(self.manifest, self.folder / "volumes", self._facts(), self._lookup(), claim, token)
+                self._folders = volumes.prepare(self.manifest, self.folder / "volumes", self._facts(), self._lookup(), claim, token, image)
             except KubeError as error:
                 raise ConfigError(f"volumes cannot be made: {error}") from None
             self._prepared = True

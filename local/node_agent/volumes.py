@@ -13,19 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from local.node_agent.environment import ConfigError, Facts, Lookup, field, resource
+from operations.errors import FleetError
 
 Object = dict[str, Any]
 # (claim name) → its PersistentVolume, None while the claim is not bound.
 Claims = Callable[[str], "Object | None"]
 # (audience, seconds) → a token of the pod's service account.
 Tokens = Callable[[str, int], str]
+# (image name) → a folder with its files. Raises FleetError.
+Images = Callable[[str], Path]
 
 # A path begins after one of these, or at the start: `--model=/mnt/x`, `file:///mnt/x`, `a:/mnt/x`, `"/mnt/x"`.
 _BEFORE = r"(?<![\w.\-/])|(?<=://)"
 _AFTER = r"(?![\w.\-])"
 
 
-def prepare(pod: Object, root: Path, facts: Facts, lookup: Lookup, claims: Claims, tokens: Tokens) -> dict[str, Path]:
+def prepare(pod: Object, root: Path, facts: Facts, lookup: Lookup, claims: Claims, tokens: Tokens, images: Images) -> dict[str, Path]:
     """Makes the pod's volumes below `root`; volume name → folder. Repeatable. Raises ConfigError."""
     folders: dict[str, Path] = {}
     for volume in pod["spec"].get("volumes") or []:
@@ -33,6 +36,12 @@ def prepare(pod: Object, root: Path, facts: Facts, lookup: Lookup, claims: Claim
         folder = root / name
         if "persistentVolumeClaim" in volume:
             folders[name] = _claimed(volume["persistentVolumeClaim"]["claimName"], claims)
+            continue
+        if "image" in volume:
+            try:
+                folders[name] = images(volume["image"]["reference"])
+            except FleetError as error:
+                raise ConfigError(f"image volume {name}: {error}") from None
             continue
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         folders[name] = folder

@@ -16,11 +16,15 @@ from operations.drill.ground import Ground, Options
 from operations.drill.result import DrillResult
 from operations.errors import FleetError
 from operations.exclusive import exclusive
+from operations.interrupts import heeding_sigterm, undisturbed
 from operations.progress import Progress
-from operations.stack import backend_exists, outputs_of, select
+from operations.stack import deployed, in_clear, require_backend
+from operations.stack_file import read_fleet
 from toolchain import paths
 
 _DRAIN_S = 600.0
+# Their rate is low, and what matters is how many are under way at once, not how many there are in all.
+_STREAMS = 3_000
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -47,31 +51,34 @@ def options_of(arguments: argparse.Namespace) -> Options:
 def drill(arguments: argparse.Namespace) -> None:
     options = options_of(arguments)
     ground.check_options(options)
-    fleet = ground.read_fleet(options.stack)
+    fleet = read_fleet(options.stack)
     ground.allow(options, fleet)
-    if not backend_exists(paths.STATE) and not Journal().steps():
-        raise FleetError(f"no fleet is up in {paths.STATE.name}/", hint="make up")
+    # A drill that was cut off may have put the backend away.
+    if not Journal().steps():
+        require_backend()
     progress = Progress()
     results: list[DrillResult] = []
+    broken: list[str] = []
     try:
-        with exclusive(paths.STATE / "up.lock", f"fleet drill {options.case}"), run.heeding_sigterm():
-            with run.undisturbed(progress.say):
+        with exclusive(paths.STATE / "up.lock", f"fleet drill {options.case}"), heeding_sigterm():
+            with undisturbed(progress.say):
                 faults.heal_left_over(progress.say)
-            outputs = outputs_of(select(options.stack))
-            if not outputs:
-                raise FleetError(f"stack `{options.stack}` has nothing deployed", hint="make up")
+            outputs = in_clear(deployed(options.stack))
             for each in _grounds(options, fleet, outputs, progress):
-                _runs(each, outputs, results, progress)
+                broken += runs(each, outputs, results, progress)
     except (FaultError, UnitError, TimeoutError, ValueError) as error:
         raise FleetError(str(error), hint=getattr(error, "hint", "")) from None
     finally:
         # Also of a series that was cut off.
         _write(options, results)
+    if results:
+        print(report.markdown(results) if len(results) > 1 else "\n\n".join(f"{report.table([each])}\n\n{report.time_line(each)}" for each in results))
     failed = [each for each in results if each.settings == "declared" and not verdict.judge(each, analysis.of(each)).passed]
-    print(report.markdown(results) if len(results) > 1 else "\n\n".join(f"{report.table([each])}\n\n{report.time_line(each)}" for each in results))
     if failed:
         told = ", ".join(dict.fromkeys(each.case for each in failed))
-        raise FleetError(f"{len(failed)} of {sum(each.settings == 'declared' for each in results)} drills did not keep their goals: {told}")
+        broken.append(f"{len(failed)} of {sum(each.settings == 'declared' for each in results)} drills did not keep their goals: {told}")
+    if broken:
+        raise FleetError("\n".join(broken))
 
 
 def _grounds(options: Options, fleet: FleetSpec, outputs: Mapping[str, Any], progress: Progress) -> list[Ground]:
@@ -101,21 +108,31 @@ def every(options: Options) -> list[Options]:
             plain = replace(plain, model=None)
         found.append(plain)
         if case.name == "kill" and not options.stream:
-            found.append(replace(plain, stream=True, rate=None, requests=None, baseline=False))
+            found.append(replace(plain, stream=True, rate=None, requests=options.requests or _STREAMS, baseline=False))
     return found
 
 
-def _runs(each: Ground, outputs: Mapping[str, Any], results: list[DrillResult], progress: Progress) -> None:
-    """Adds to `results` as it goes."""
+def runs(each: Ground, outputs: Mapping[str, Any], results: list[DrillResult], progress: Progress) -> list[str]:
+    """Adds to `results` as it goes. Returns what kept a run of a series from its end: the others are done all the same."""
+    broken: list[str] = []
+    series = each.options.repeat > 1 or each.options.case == EVERY
     for number in range(1, each.options.repeat + 1):
         told = f", run {number} of {each.options.repeat}" if each.options.repeat > 1 else ""
-        with progress.stage(f"{ground.describe(each)}{told}"):
-            found = run.drill(each, outputs, number, progress.say)
+        try:
+            with progress.stage(f"{ground.describe(each)}{told}"):
+                found = run.drill(each, outputs, number, progress.say)
+        except FleetError as error:
+            if not series:
+                raise
+            broken.append(f"{each.case.name}{told}: {error}")
+            progress.say(f"  {broken[-1]}")
+            continue
         results += found
         for result in found:
             judged = verdict.judge(result, analysis.of(result))
             kept = "all goals kept" if judged.passed else f"not kept: {'; '.join(f'{line.name} {line.measured}' for line in judged.failed)}"
             progress.say(f"  {result.settings} settings: {kept}")
+    return broken
 
 
 def _write(options: Options, results: Sequence[DrillResult]) -> None:

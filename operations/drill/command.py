@@ -1,14 +1,13 @@
-"""The options of `fleet drill` and `fleet drain`. What they do is cli.py, imported when one of them is called: `fleet status`
-should not wait for what it does not use.
-"""
+"""The options of `fleet drill` and `fleet drain`. What they do is cli.py, imported when one of them is called."""
 
 import argparse
-import importlib
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from operations.drill.cases import CASES, EVERY
+from operations.later import later
+
+_MODULE = "operations.drill.cli"
 
 
 def add_commands(commands: Any) -> None:
@@ -26,7 +25,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--cluster", help="the cluster that is harmed (default: where requests go first)")
     command.add_argument("--model", help="the model that is asked (default: one that answers on this machine)")
     command.add_argument("--rate", type=float, help="requests per second (default: what the machine serves)")
-    command.add_argument("--requests", type=int, help="at least this many (default: with --stand-in 10000 or 3000, else for a minute and a half)")
+    command.add_argument("--requests", type=int, help="at least this many (default: with --stand-in 1500 to 10000, by the case; else for a minute and a half)")
     command.add_argument("--stream", action="store_true", help="streamed answers, long enough to be under way when it happens")
     command.add_argument("--tokens", type=int, help="tokens of an answer (default: 8, of a stream 64)")
     command.add_argument("--doors", default="", help="clusters whose front doors are used, with commas (default: those that ask the harmed region)")
@@ -37,16 +36,9 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--report", type=Path, metavar="DIR", help="write an HTML report, pictures and JSON files")
     command.add_argument("--not-local", action="store_true", help="allow a stack that is not on this machine alone")
     command.add_argument("--yes-i-mean", metavar="CLUSTER", help="with --not-local: confirms the cluster that is harmed")
-    command.set_defaults(run=_later("drill"))
+    command.set_defaults(run=later(_MODULE, "drill"))
 
     command = commands.add_parser("drain", help="take a local cluster out of service, as planned, and put it back")
     command.add_argument("cluster")
     command.add_argument("--end", action="store_true", help="put it back")
-    command.set_defaults(run=_later("drain"))
-
-
-def _later(name: str) -> Callable[[argparse.Namespace], None]:
-    def run(arguments: argparse.Namespace) -> None:
-        getattr(importlib.import_module("operations.drill.cli"), name)(arguments)
-
-    return run
+    command.set_defaults(run=later(_MODULE, "drain"))

@@ -3,8 +3,6 @@
 Raises FleetError for whatever would make it fail or prove nothing.
 """
 
-import os
-import platform
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -12,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import yaml
 
 from components import failover_budget
 from components.fleet_spec import FleetSpec
@@ -20,7 +17,6 @@ from components.placement import division
 from components.regions import own_first
 from components.routes import retry_attempts
 from components.serving import ModelSpec
-from components.spec import SpecError
 from local import packet_filter, stand_in
 from local.host_cluster import HostCluster, all_clusters
 from operations.drill.cases import CASES, EVERY, Case, Doors, shortest
@@ -28,8 +24,6 @@ from operations.errors import FleetError
 from operations.status import FleetState
 from planning import failover_time
 from planning.accelerators import CPU
-from stacks.config import parse_fleet
-from toolchain import paths
 
 _ASK_S = 30.0
 
@@ -121,17 +115,6 @@ def check_options(options: Options) -> None:
             wrong.append(f"{name}: no such folder: `{path.absolute().parent}`")
     if wrong:
         raise FleetError("\n".join(wrong))
-
-
-def read_fleet(stack: str) -> FleetSpec:
-    """The stack file. Raises FleetError."""
-    file = paths.REPO / "stacks" / f"Pulumi.{stack}.yaml"
-    try:
-        return parse_fleet(yaml.safe_load(file.read_text(encoding="utf-8"))["config"]["fleet:spec"])
-    except FileNotFoundError:
-        raise FleetError(f"no stack file for `{stack}`: {file.relative_to(paths.REPO)}") from None
-    except (SpecError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise FleetError(f"{file.relative_to(paths.REPO)}: {error}") from None
 
 
 def allow(options: Options, fleet: FleetSpec) -> None:
@@ -359,12 +342,6 @@ def computed(ground: Ground, rate: float, waited: float) -> dict[str, float | No
 def objectives(model: ModelSpec) -> dict[str, float]:
     declared: dict[str, Any] = model.objectives.model_dump(by_alias=True, exclude_none=True)
     return {name: float(value) for name, value in declared.items()}
-
-
-def machine() -> str:
-    pages = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    load = ", ".join(f"{each:.2f}" for each in os.getloadavg())
-    return f"{os.cpu_count()} cores, {pages / 2**30:.0f} GiB, {platform.system()} {platform.release()}; load before the drill {load}"
 
 
 def members(ground: Ground) -> tuple[HostCluster, ...]:

@@ -6,10 +6,9 @@ the next `fleet drill` or `fleet up` (local/faults.py).
 
 import contextlib
 import math
-import signal
 import threading
 import time
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,10 +28,13 @@ from operations.drill import ground as grounds
 from operations.drill import published
 from operations.drill.cases import TAIL_S, Doors, Scene, shortest, timing
 from operations.drill.ground import Ground
-from operations.drill.load import Load, Record, Traffic, run, shifted
+from operations.drill.load import Load, Record, Traffic, shifted
+from operations.drill.load import run as load_run
 from operations.drill.result import DrillResult, LoadPlan
 from operations.drill.watch import Watch
 from operations.errors import FleetError
+from operations.interrupts import undisturbed
+from operations.machine import here
 from planning.accelerators import CPU
 
 MAIN, PUBLISHED = "main", "published"
@@ -73,38 +75,6 @@ class Clock:
         self.marks.setdefault(name, round(self.load.now(), 6))
 
 
-@contextlib.contextmanager
-def undisturbed(say: Say) -> Generator[None]:
-    """Ctrl-C and SIGTERM do not cut off what mends."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-
-    def note(*_: object) -> None:
-        say("what was broken is being mended; that is not cut off")
-
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-
-@contextlib.contextmanager
-def heeding_sigterm() -> Generator[None]:
-    """SIGTERM ends a drill as Ctrl-C does."""
-
-    def stop(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
 def settle(outputs: Mapping[str, Any], say: Say) -> None:
     """Waits until every model is ready as declared: a drill before may have left some to start. Raises FleetError."""
     deadline = time.monotonic() + _SETTLED_S
@@ -124,13 +94,13 @@ def drill(ground: Ground, outputs: Mapping[str, Any], number: int, say: Say) -> 
     if all(each.driver.kind == "local" for each in ground.fleet.clusters):
         settle(outputs, say)
     grounds.check_state(ground, status.gather(dict(outputs)))
-    machine = grounds.machine()
+    machine = str(here())
     try:
         if ground.stand_ins:
             _put_stand_ins(ground, journal, say)
         models = [ground.path, *([stand_in.PUBLISHED] if ground.options.baseline else [])]
         grounds.check_doors(ground, models)
-        rate, waited = _calibrate(ground, say)
+        rate, waited = calibrate(ground, say)
         stage = Stage(ground, dict(outputs), journal, rate, say)
         records, clock, watch = stage.play()
         return [_result(ground, label, records[label], clock, watch, rate, waited, machine, number) for label in records]
@@ -251,7 +221,7 @@ def keeps_up(records: Sequence[Record]) -> str:
     return ""
 
 
-def _calibrate(ground: Ground, say: Say) -> tuple[float, float]:
+def calibrate(ground: Ground, say: Say) -> tuple[float, float]:
     """(requests per second, the longest wait for a first token without a fault). Raises FleetError where it is too much."""
     # The room of stand-ins is made for their rate.
     fixed = ground.options.rate is not None or ground.case.name == "overload"
@@ -261,8 +231,8 @@ def _calibrate(ground: Ground, say: Say) -> tuple[float, float]:
         each_rate = rate / len(_labels(ground))
         count = max(6, round(each_rate * _CALIBRATION_S))
         plans = [_traffic(ground, label, each_rate, count) for label in _labels(ground)]
-        run([replace(each, requests=max(6, count // 4)) for each in plans])
-        records = [each for each in run(plans) if each["label"] == MAIN]
+        load_run([replace(each, requests=max(6, count // 4)) for each in plans])
+        records = [each for each in load_run(plans) if each["label"] == MAIN]
         why = keeps_up(records)
         if not why:
             waits = sorted(each["firstToken"] - each["due"] for each in records if each["firstToken"] is not None)

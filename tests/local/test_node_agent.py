@@ -20,6 +20,7 @@ from local.node_agent.environment import ConfigError, Facts, expand, resolve, re
 from local.node_agent.mesh import workload_entry
 from local.node_agent.pods import uncovered
 from local.node_agent.status import is_ready, pod_status
+from operations.errors import FleetError
 
 Object = dict[str, Any]
 
@@ -137,14 +138,33 @@ def test_mounts_and_volume_files_stay_inside_their_volume(tmp_path: Path) -> Non
         volumes.mounts({"volumeMounts": [{"name": "v", "mountPath": "/x", "subPath": "../y"}]}, {"v": tmp_path})
     pod: Object = {**POD, "spec": {"volumes": [{"name": "v", "configMap": {"name": "c", "items": [{"key": "k", "path": "../../k"}]}}]}}
     with pytest.raises(ConfigError, match="must stay inside its volume"):
-        volumes.prepare(pod, tmp_path / "volumes", FACTS, lambda _kind, _name: {"k": "v"}, lambda _: None, lambda _a, _s: "")
+        volumes.prepare(pod, tmp_path / "volumes", FACTS, lambda _kind, _name: {"k": "v"}, lambda _: None, lambda _a, _s: "", _no_image)
+
+
+def _no_image(name: str) -> Path:
+    raise AssertionError(name)
+
+
+def test_a_volume_of_an_image_is_the_images_files_and_an_image_that_cannot_be_had_keeps_the_pod_waiting(tmp_path: Path) -> None:
+    pod: Object = {**POD, "spec": {"volumes": [{"name": "v", "image": {"reference": "r/models/x@sha256:1", "pullPolicy": "IfNotPresent"}}]}}
+
+    def prepare(image: Callable[[str], Path]) -> dict[str, Path]:
+        return volumes.prepare(pod, tmp_path, FACTS, lambda _kind, _name: None, lambda _: None, lambda _a, _s: "", image)
+
+    def refused(name: str) -> Path:
+        raise FleetError(f"nobody has {name}")
+
+    assert prepare(lambda name: tmp_path / name) == {"v": tmp_path / "r/models/x@sha256:1"}
+    with pytest.raises(ConfigError, match="image volume v: nobody has r/models/x@sha256:1"):
+        prepare(refused)
+    assert uncovered({"spec": {**pod["spec"], "containers": []}}) == []
 
 
 def test_a_claim_must_be_bound_to_a_folder_of_this_machine(tmp_path: Path) -> None:
     pod: Object = {**POD, "spec": {"volumes": [{"name": "v", "persistentVolumeClaim": {"claimName": "store"}}]}}
 
     def prepare(volume: Object | None) -> dict[str, Path]:
-        return volumes.prepare(pod, tmp_path, FACTS, lambda _kind, _name: None, lambda _: volume, lambda _a, _s: "")
+        return volumes.prepare(pod, tmp_path, FACTS, lambda _kind, _name: None, lambda _: volume, lambda _a, _s: "", _no_image)
 
     with pytest.raises(ConfigError, match="`store` is not bound"):
         prepare(None)

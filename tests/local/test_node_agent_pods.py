@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 import pytest
 
 from kube.client import Kube, condition
-from local import kubernetes, model_store, node_agent, processes
+from local import kubernetes, model_store, node_agent, processes, registry, tiny_model
 from local.host_cluster import HostCluster
 from local.node_agent import processes as containers
 from local.node_agent.mesh import API_VERSION, KIND
@@ -510,6 +510,37 @@ def test_the_model_store_is_bound_and_its_models_are_readable_in_a_pod(cluster: 
     model_store.delete(spec)
     wait(lambda: api.find("v1", "PersistentVolume", "model-store") is None, "the volume to go")
     assert model_store.apply(spec) == {"models": ["tiny-chat"]}
+
+
+def test_a_model_in_the_registry_of_the_region_is_mounted_as_a_volume_and_is_there_without_it(cluster: HostCluster, api: Kube, tmp_path: Path) -> None:
+    spec = {"cluster": cluster.name}
+    model_store.apply(spec)
+    digest = registry.put(cluster, paths.STATE / "models" / "tiny-chat")
+
+    def serve(name: str, reference: str) -> Path:
+        # As KServe makes it of oci:// in its native mode.
+        manifest = pod(
+            name,
+            tmp_path / name,
+            container={"args": ["/mnt/models"], "volumeMounts": [{"name": "mnt-models", "mountPath": "/mnt/models", "subPath": "models", "readOnly": True}]},
+            volumes=[{"name": "mnt-models", "image": {"reference": reference, "pullPolicy": "IfNotPresent"}}],
+        )
+        manifest["metadata"]["namespace"] = "models"
+        wait(lambda: api.find("v1", "ServiceAccount", "default", "models"), "the service account of the namespace")
+        api.create(manifest)
+        found = wait(lambda: _ready_in(api, name, "models"), f"pod {name} to be Ready")
+        (folder,) = ask(cluster, found)["argv"]
+        api.delete("v1", "Pod", name, "models", grace_period_seconds=0)
+        wait(lambda: servers(found) == [], "the server to end")
+        return Path(folder)
+
+    mounted = serve("by-digest", f"{registry.HOST}/models/tiny-chat@{digest}")
+    assert {file.name: file.read_bytes() for file in mounted.iterdir()} == tiny_model.files()
+    # A tag is asked for, what it names is there already.
+    assert serve("by-tag", f"{registry.HOST}/models/tiny-chat:latest") == mounted
+    cluster.remove_unit(registry.UNIT)
+    assert serve("without-registry", f"{registry.HOST}/models/tiny-chat@{digest}") == mounted
+    model_store.apply(spec)
 
 
 def _ready_in(api: Kube, name: str, namespace: str) -> Object | None:

@@ -76,6 +76,7 @@ def test_the_runtime_lock_holds_the_pins() -> None:
         ("kubernetes", "k8s.io/kubernetes", PINS.kubernetes),
         ("kwok", "sigs.k8s.io/kwok", PINS.kwok),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", PINS.pulumi_cli),
+        ("registry", "github.com/distribution/distribution/v3", PINS.registry),
     ],
 )
 def test_a_go_module_requires_the_pinned_version(family: str, module: str, version: str) -> None:

@@ -36,6 +36,18 @@ def model(name: str, clusters: list[str], **more: Any) -> dict[str, Any]:
     }
 
 
+def make_existing(cluster: dict[str, Any]) -> None:
+    """The cluster stands elsewhere, with gateways of its own."""
+    for key in cluster.keys() - {"name", "region", "zone", "jurisdiction", "gpuPools"}:
+        del cluster[key]
+    cluster["driver"] = {
+        "kind": "existing",
+        "kubeconfigPath": f"{cluster['name']}.yaml",
+        "regionalGateway": {"address": "10.0.0.1", "port": 80},
+        "frontDoor": {"url": "http://10.0.0.2"},
+    }
+
+
 def small() -> dict[str, Any]:
     """Two regions, one model in both: valid, and small enough to break in one place."""
     return copy.deepcopy({"hub": {"driver": {"kind": "local"}}, "clusters": [cluster("east"), cluster("west")], "models": [model("chat", ["east", "west"])]})

@@ -106,7 +106,7 @@ def test_every_way_passes_what_the_one_before_passes() -> None:
 
 def test_a_fleet_without_two_local_regions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     from operations import bench_gateway
-    from operations.drill.ground import read_fleet
+    from operations.stack_file import read_fleet
 
     fleet = read_fleet("local")
     alone = fleet.model_copy(update={"clusters": fleet.clusters[:1]})

@@ -167,18 +167,7 @@ class TestRefusals:
             laid("kill")
 
     def test_a_fleet_elsewhere_must_be_meant(self) -> None:
-        def existing(spec: dict[str, Any]) -> None:
-            spec["clusters"][2] = {
-                **{key: spec["clusters"][2][key] for key in ("name", "region", "zone", "jurisdiction", "gpuPools")},
-                "driver": {
-                    "kind": "existing",
-                    "kubeconfigPath": "eu-west.yaml",
-                    "regionalGateway": {"address": "10.0.0.1", "port": 80},
-                    "frontDoor": {"url": "http://10.0.0.1"},
-                },
-            }
-
-        there = fleet(existing)
+        there = fleet(lambda spec: fleets.make_existing(spec["clusters"][2]))
         with pytest.raises(FleetError, match="is not on this machine alone: eu-west; a drill harms what it runs on"):
             ground.allow(Options(case="kill"), there)
         with pytest.raises(FleetError, match="the cluster to harm must be named"):

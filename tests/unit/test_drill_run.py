@@ -1,19 +1,22 @@
 """How a drill is put together: what stands in for a model, when a lost model counts as replaced, what the command returns."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from pulumi.automation import OutputValue
 
 from local import faults, packet_filter, stand_in
 from local.faults import Journal
 from local.host_cluster import HostCluster
 from operations.drill import cli, ground, run
 from operations.drill.ground import Options, lay
+from operations.drill.load import Traffic
 from operations.drill.result import DrillResult
-from operations.drill.run import Clock, Stage, agree, engine, first_rate, longest_wait, objects, planned, replaced
+from operations.drill.run import Clock, Stage, agree, calibrate, engine, first_rate, longest_wait, objects, planned, replaced
 from operations.errors import FleetError
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from tests.unit import drills
@@ -84,6 +87,29 @@ def test_what_a_loss_may_cost_counts_the_slowest_answer_before_it() -> None:
     records = [{"due": 1.0, "firstToken": 1.2, "end": 1.3}, {"due": 2.0, "firstToken": 2.9, "end": 3.1}, {"due": 2.0, "firstToken": None, "end": 2.1}]
     assert longest_wait(records, fault=3.0, before=0.1) == pytest.approx(0.2)
     assert longest_wait(records, fault=3.0, before=0.5) == 0.5
+
+
+class TestCalibration:
+    """The machine of these tests serves 10 requests per second."""
+
+    @pytest.fixture(autouse=True)
+    def slow(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        def answer(traffic: list[Traffic], timeout_s: float = 60.0) -> list[dict[str, Any]]:
+            late = max(0.0, traffic[0].rate / 10 - 1)
+            dues = [place / traffic[0].rate for place in range(traffic[0].requests)]
+            return [{"label": "main", "due": due, "firstToken": due * (1 + late) + 0.02, "end": due * (1 + late) + 0.02, "outcome": "ok"} for due in dues]
+
+        monkeypatch.setattr(run, "load_run", answer)
+
+    def test_without_a_wish_it_is_as_much_as_the_machine_serves(self) -> None:
+        rate, waited = calibrate(lay(Options(case="kill"), fleet(), OUTPUTS), lambda told: None)
+        assert rate == 6.25
+        assert waited == pytest.approx(0.02)
+
+    def test_a_rate_that_is_too_much_is_refused_before_anything_breaks(self) -> None:
+        with pytest.raises(FleetError, match=r"this machine does not serve 40 requests/s without a fault: answers take longer and longer") as refused:
+            calibrate(lay(Options(case="kill", rate=40.0), fleet(), OUTPUTS), lambda told: None)
+        assert refused.value.hint == "--rate 20"
 
 
 class TestLength:
@@ -199,9 +225,8 @@ class TestCommand:
         """What each case leaves; a case may be replaced by a test."""
         made: dict[str, Callable[[], list[DrillResult]]] = {}
         (state / "pulumi" / ".pulumi" / "stacks").mkdir(parents=True)
-        monkeypatch.setattr(cli, "select", lambda stack: None)
-        monkeypatch.setattr(cli, "outputs_of", lambda stack: OUTPUTS)
-        monkeypatch.setattr(ground, "read_fleet", lambda stack: fleet())
+        monkeypatch.setattr(cli, "deployed", lambda stack: {name: OutputValue(value, False) for name, value in OUTPUTS.items()})
+        monkeypatch.setattr(cli, "read_fleet", lambda stack: fleet())
 
         def drill(here: ground.Ground, outputs: Any, number: int, say: Any) -> list[DrillResult]:
             return made.get(here.case.name, lambda: [drills.drilled(here.case.name)])()
@@ -239,6 +264,19 @@ class TestCommand:
         with pytest.raises(KeyboardInterrupt):
             self.run("kill", "--stand-in", "--repeat", "2", "--json", str(state / "kill.json"))
         assert DrillResult.from_json((state / "kill.json").read_text()).case == "kill"
+
+    def test_a_run_that_could_not_end_stops_no_other_of_its_series(self, results: dict[str, Any], state: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        turns = iter([False, True, False])
+
+        def second_cannot_end() -> list[DrillResult]:
+            if next(turns):
+                raise FleetError("us-east cannot serve drill")
+            return [drills.drilled("kill")]
+
+        results["kill"] = second_cannot_end
+        with pytest.raises(FleetError, match=r"^kill, run 2 of 3: us-east cannot serve drill$"):
+            self.run("kill", "--stand-in", "--repeat", "3", "--json", str(state / "kill.json"))
+        assert len(json.loads((state / "kill.json").read_text())) == 2
 
     def test_all_means_each_case_in_turn(self, results: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
         # Made-up results of one region's death keep the goals of few other cases.
