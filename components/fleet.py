@@ -20,6 +20,7 @@ from components.fleet_spec import FleetSpec
 from components.gpu_pools import GpuPools, GpuPoolsArgs
 from components.membership import Membership, MembershipArgs
 from components.mesh import Mesh, MeshArgs, Routes, RoutesArgs
+from components.model_artifact import ModelArtifact, ModelArtifactArgs
 from components.placement import Federation, FederationArgs, Placement, PlacementArgs, division
 from components.regions import Endpoint
 from components.routes import ModelRoutes
@@ -86,7 +87,6 @@ class Fleet(pulumi.ComponentResource):
         )
         self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}
         self.placements = {model.name: _placement_output(model) for model in spec.models}
-        self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
         self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
         known: dict[str, pulumi.Input[str]] = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
         self.kubeconfigs = pulumi.Output.secret(pulumi.Output.all(**known))
@@ -174,6 +174,10 @@ class Fleet(pulumi.ComponentResource):
         before_routes: list[pulumi.Resource],
     ) -> None:
         overrides = cluster_overrides(model, fleet.runtimes)
+        if model.pack is not None:
+            args = ModelArtifactArgs(directory=model.pack, source=model.source)
+            artifact = ModelArtifact(f"{model.name}-artifact", args, pulumi.ResourceOptions(parent=self))
+            before = [*before, artifact.published]
         placement = Placement(
             f"{model.name}-placement",
             PlacementArgs(model=model.name, spec=model.placement, failover=fleet.failover.capacity, overrides=overrides, requires=before),

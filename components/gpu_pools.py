@@ -40,7 +40,8 @@ class AcceleratorSpec(Spec):
     type: AcceleratorType
     """GPU type, or `cpu` for the CPU runtime."""
     count: Annotated[int, Field(ge=1, le=16)] = 1
-    """GPUs of one replica, all in one node: the tensor parallel size. 1 for `cpu`."""
+    """GPUs of one replica, all in one node: as many as its tensor parallel size times its pipeline
+    parallel size. 1 for `cpu`."""
 
     @model_validator(mode="after")
     def _cpu_is_one(self) -> Self:

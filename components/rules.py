@@ -84,6 +84,13 @@ def jurisdictions_hold(fleet: FleetSpec) -> Iterator[Problem]:
             yield Problem(path, f"model `{model.name}` is allowed in {names} only, and this cluster is in {where}", each.name, "choose another cluster")
 
 
+def packed_models_name_their_digest(fleet: FleetSpec) -> Iterator[Problem]:
+    for at, model in enumerate(fleet.models):
+        if model.pack is not None and not (model.source.startswith("oci://") and "@sha256:" in model.source):
+            hint = "`fleet model pack DIR --output LAYOUT` prints the digest"
+            yield Problem(("models", at, "source"), "must be `oci://…@sha256:…`, the digest that `pack` is packed to", model.source, hint)
+
+
 def failover_has_a_partner(fleet: FleetSpec) -> Iterator[Problem]:
     clusters = fleet.by_name
     for at, model in enumerate(fleet.models):
@@ -345,6 +352,7 @@ RULES: tuple[Rule, ...] = (
     names_are_unique,
     placements_name_clusters,
     jurisdictions_hold,
+    packed_models_name_their_digest,
     failover_has_a_partner,
     accelerators_exist,
     serving_rules.tensor_parallel_fits,

@@ -118,6 +118,9 @@ class ModelSpec(Spec):
     """Its name in paths and in the `model` field of requests."""
     source: ModelSource
     """Where the weights come from: oci://, hf://, s3:// or pvc://."""
+    pack: Annotated[str, Field(min_length=1)] | None = None
+    """A model directory, relative to the folder of the stack file. `pulumi up` packs it and pushes it to `source` where the
+    registry lacks the digest that `source` names. None for a model that others push."""
     facts: ModelFacts
     accelerator: AcceleratorSpec
     replicas: Annotated[int, Field(ge=1, le=10_000)] = 1

@@ -58,8 +58,8 @@ Positive = Annotated[float, Field(gt=0)]
 class KarmadaSettings(BaseModel):
     """Timing of Karmada. Durations are seconds. Defaults suit one machine; Karmada's own are named with each.
 
-    Time from the death of a member to its eviction: failure threshold (rounded up to the next status update), then one
-    monitor period, then the toleration of the policy, then 1 / eviction rate per binding.
+    Time from the death of a member to its eviction: failure threshold (rounded up to the next status update), then the
+    toleration of the policy, then 1 / eviction rate per binding. The monitor's periods count for members in pull mode.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)

@@ -97,6 +97,13 @@ def _send(artifact: Artifact, target: Reference, progress: Progress) -> None:
     progress.say(f"source: {reference.SCHEME}{target.host}/{target.repository}@{artifact.digest}")
 
 
+def ensure(arguments: argparse.Namespace) -> None:
+    progress = Progress()
+    sent = transfer.ensure(arguments.directory, arguments.source, _Meter(progress))
+    progress.say(f"{arguments.source}: {'pushed' if sent else 'is there'}")
+    print(reference.parse(arguments.source).digest)
+
+
 def pull(arguments: argparse.Namespace) -> None:
     progress = Progress()
     found = transfer.pull(arguments.source, arguments.directory, _Meter(progress))

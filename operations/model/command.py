@@ -10,7 +10,7 @@ _MODULE = "operations.model.cli"
 
 def add_commands(commands: Any) -> None:
     """Adds `model` to the subparsers of `fleet`."""
-    group = commands.add_parser("model", help="models as OCI artifacts: pack, inspect, verify, push, pull")
+    group = commands.add_parser("model", help="models as OCI artifacts: pack, inspect, verify, push, ensure, pull")
     verbs = group.add_subparsers(required=True, metavar="COMMAND")
 
     pack = verbs.add_parser("pack", help="check a model directory and make an artifact of it")
@@ -25,6 +25,11 @@ def add_commands(commands: Any) -> None:
     push.add_argument("layout", type=Path)
     push.add_argument("target", help="oci://HOST/REPOSITORY:TAG")
     push.set_defaults(run=later(_MODULE, "push"))
+
+    ensure = verbs.add_parser("ensure", help="pack and push a directory if the registry lacks it; `pulumi up` does so for models with `pack`")
+    ensure.add_argument("directory", type=Path, help="read only where the registry lacks the digest")
+    ensure.add_argument("source", help="oci://HOST/REPOSITORY@sha256:…")
+    ensure.set_defaults(run=later(_MODULE, "ensure"))
 
     pull = verbs.add_parser("pull", help="the model's files of an artifact, each checked")
     pull.add_argument("source", help="oci://HOST/REPOSITORY:TAG, …@sha256:…, or an OCI layout")

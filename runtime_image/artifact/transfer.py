@@ -79,6 +79,28 @@ def push(artifact: Artifact, target: Reference, meter: Meter = no_meter, pause: 
     return sent
 
 
+def ensure(folder: Path, source: str, meter: Meter = no_meter) -> bool:
+    """The registry holds `source`, which names a digest; `folder` is packed and pushed where it does not, and read only then.
+
+    The tag of what is pushed is the source's, else the first digits of the digest, so that no registry takes it for rubbish.
+    True if it was pushed. Raises FleetError, also when `folder` is not what the digest says.
+    """
+    wanted = reference.parse(source)
+    if not wanted.digest:
+        raise FleetError(f"must name a digest, got: `{source}`", hint="oci://HOST/REPOSITORY@sha256:…; `fleet model pack` prints it")
+    with Registry(wanted) as registry:
+        if registry.holds(wanted.digest):
+            return False
+    artifact, _ = pack(folder, meter=meter)
+    if artifact.digest != wanted.digest:
+        raise FleetError(
+            f"{folder}: digest mismatch: {wanted.host} lacks {wanted.digest}, and the directory packs to `{artifact.digest}`",
+            hint="if the directory is what should be served, write its digest into the source",
+        )
+    push(artifact, Reference(wanted.host, wanted.repository, wanted.tag or wanted.digest.removeprefix("sha256:")[:12]), meter)
+    return True
+
+
 def pull(source: str, folder: Path, meter: Meter = no_meter) -> Stored:
     """The model's files in `folder`, all and checked, or none. Raises FleetError."""
     layout.refuse_occupied(folder)

@@ -7,6 +7,7 @@ next run goes on with it.
 import os
 import shlex
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -118,6 +119,19 @@ class Fleet:
         file.write_text(yaml.safe_dump(document, sort_keys=False))
         return self.pulumi("up", "-s", "local", "--yes", "--skip-preview", "--suppress-progress", "--config-file", str(file), check=check)
 
+    def begin(self, *arguments: str) -> "subprocess.Popen[str]":
+        """`fleet …`, under way: for tests that cut it off."""
+        return subprocess.Popen(
+            [_script("fleet"), *arguments],
+            env=self.environment,
+            cwd=paths.REPO,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+            preexec_fn=_heed,  # noqa: PLW1509 - it takes no lock
+        )
+
     def down(self) -> Ran:
         return self.run(sys.executable, "-m", "local.down")
 
@@ -181,6 +195,11 @@ class Fleet:
                 tail = file.read_text(errors="replace").splitlines()[-_LOG_LINES:]
                 parts.append("\n".join([f"==> {file.relative_to(self.state)} <==", *(line[:300] for line in tail)]))
         return "\n\n".join(parts)
+
+
+def _heed() -> None:
+    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def _script(name: str) -> str:

@@ -7,7 +7,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,7 +17,6 @@ import pytest
 from local import processes
 from operations.drill.result import DrillResult
 from tests.fleet.conftest import FOLDER, Fleet, Ran, wait_until
-from toolchain import paths
 
 # From the start of the command until it makes its fault: stand-ins, a short load to see what the machine serves, the baseline.
 _FAULT_COMES_S = 120.0
@@ -133,24 +131,6 @@ class TestRefusals:
         assert (refused.code, refused.err) == (1, "error: no fleet is up in spare/\nhint: make up\n")
 
 
-def _heed() -> None:
-    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
-def _begun(fleet: Fleet, *options: str) -> "subprocess.Popen[str]":
-    return subprocess.Popen(
-        [sys.executable, "-m", "operations.cli", "drill", *options],
-        env=fleet.environment,
-        cwd=paths.REPO,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_heed,  # noqa: PLW1509
-    )
-
-
 def _await_fault(fleet: Fleet, drill: "subprocess.Popen[str]") -> None:
     deadline = time.monotonic() + _FAULT_COMES_S
     while not _frozen(fleet):
@@ -168,7 +148,7 @@ _HANG = ("hang", "--stand-in", "--rate", "20", "--requests", "1200")
 
 class TestInterrupted:
     def test_a_second_drill_and_an_update_wait_for_the_first(self, fleet: Fleet) -> None:
-        with _begun(fleet, *_HANG) as drill:
+        with fleet.begin("drill", *_HANG) as drill:
             _await_fault(fleet, drill)
             for command in (("drill", "kill"), ("up",)):
                 refused = fleet.fleet(*command, check=False)
@@ -183,7 +163,7 @@ class TestInterrupted:
         assert not stand_ins(fleet)
 
     def test_what_a_killed_drill_broke_is_mended_by_the_next_command(self, fleet: Fleet) -> None:
-        with _begun(fleet, *_HANG) as drill:
+        with fleet.begin("drill", *_HANG) as drill:
             _await_fault(fleet, drill)
             drill.kill()
             drill.wait(10)

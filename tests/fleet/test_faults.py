@@ -2,8 +2,6 @@
 
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,6 @@ import pytest
 import yaml
 
 from tests.fleet.conftest import BROKEN_STACK, BROKEN_STACK_FILE, STACK_FILE, Fleet
-from toolchain import paths
 
 # Long enough for a busy machine: the first cluster's processes come some ten seconds after the start.
 _FIRST_PROCESSES_S = 90.0
@@ -63,24 +60,9 @@ def _mentioning(state: Path) -> list[str]:
     return found
 
 
-def _heed() -> None:
-    # A shell's background jobs ignore Ctrl-C, and what they start inherits that.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-
-
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGINT])
 def test_down_removes_all_of_a_run_that_was_cut_off(spare: Fleet, how: signal.Signals) -> None:
-    command = [sys.executable, "-m", "operations.cli", "up"]
-    with subprocess.Popen(
-        command,
-        env=spare.environment,
-        cwd=paths.REPO,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-        preexec_fn=_heed,  # noqa: PLW1509
-    ) as up:
+    with spare.begin("up") as up:
         deadline = time.monotonic() + _FIRST_PROCESSES_S
         while len(spare.processes()) < 8 and up.poll() is None and time.monotonic() < deadline:
             time.sleep(0.1)

@@ -149,6 +149,25 @@ def test_a_push_over_a_line_that_breaks_for_good_leaves_no_tag_and_the_next_one_
     assert _tags(registry, "models/given-up") == ["v1", "v1-modelpack"]
 
 
+def test_what_a_registry_has_is_neither_packed_nor_pushed_again(registry: str, tiny_chat: Path, tmp_path: Path) -> None:
+    artifact, _ = transfer.pack(tiny_chat)
+    source = f"oci://{registry}/models/ensured@{artifact.digest}"
+    assert transfer.ensure(tiny_chat, source)
+    assert transfer.verify(source).digest == artifact.digest
+    # With a tag, or a registry would remove it as rubbish.
+    assert artifact.digest[7:19] in _tags(registry, "models/ensured")
+    # Not even read: the next machine may not have it.
+    assert not transfer.ensure(tmp_path / "absent", source)
+
+
+def test_a_directory_that_is_not_what_the_digest_says_is_not_pushed(registry: str, tiny_chat: Path) -> None:
+    artifact, _ = transfer.pack(tiny_chat)
+    source = f"oci://{registry}/models/other@sha256:{'0' * 64}"
+    with pytest.raises(FleetError, match=f"digest mismatch: .* packs to `{artifact.digest}`"):
+        transfer.ensure(tiny_chat, source)
+    assert _tags(registry, "models/other") == []
+
+
 def test_a_registry_that_is_not_there_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("runtime_image.artifact.registry._PAUSES_S", (0.0,))
     with pytest.raises(FleetError, match="cannot be reached"):

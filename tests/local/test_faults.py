@@ -4,26 +4,16 @@ import json
 import os
 import socket
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from local import faults, packet_filter, processes
-from local.down import of_fleet
 from local.faults import FaultError, Freeze, Journal, KillUnits
 from local.gateways import REGIONAL_GATEWAY
 from local.host_cluster import HostCluster
 from local.units import Unit
 from tests.conftest import wait_until
-from toolchain import paths
-
-
-@pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(paths, "STATE", tmp_path)
-    yield tmp_path
-    processes.kill_all(of_fleet(tmp_path))
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -50,13 +49,6 @@ RUNAWAY = textwrap.dedent(
     time.sleep(600)
     """
 )
-
-
-@pytest.fixture
-def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setattr(paths, "STATE", tmp_path)
-    yield tmp_path
-    processes.kill_all(of_fleet(tmp_path))
 
 
 @pytest.fixture

@@ -124,6 +124,20 @@ def test_the_join_carries_both_kubeconfigs_as_a_secret(local: tuple[engine.Engin
     }
 
 
+def test_a_packed_model_is_in_the_registry_before_it_is_served() -> None:
+    raw = fleets.small()
+    source = "oci://registry.example.com/models/mine@sha256:" + "5" * 64
+    raw["models"][0] |= {"source": source, "pack": "../my models/mine"}
+    name = raw["models"][0]["name"]
+    declared, _ = declare(raw)
+    pushed = declared.named(f"{name}-artifact-push")
+    assert pushed.inputs["create"] == f"fleet model ensure '../my models/mine' {source}"
+    # Another digest is another artifact; nothing is removed from a registry that other stacks use.
+    assert pushed.inputs["triggers"] == [source]
+    assert "delete" not in pushed.inputs
+    assert pushed.name in declared.all_before(f"{name}-isvc")
+
+
 @pytest.mark.parametrize(("clusters", "models"), [(8, 2), (5, 4)])
 def test_resources_grow_with_clusters_and_models_not_with_their_product(clusters: int, models: int) -> None:
     def count(clusters: int, models: int) -> int:

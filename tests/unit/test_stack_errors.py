@@ -182,6 +182,13 @@ CASES = {
         "model `chat` is allowed in `EU` only, and this cluster is in no jurisdiction",
         "east",
     ),
+    "a packed model without a digest": Case(
+        lambda fleet: fleet["models"][0].update(source="oci://registry.example.com/models/chat:v1", pack="chat"),
+        "models[0].source",
+        "must be `oci://…@sha256:…`, the digest that `pack` is packed to",
+        "oci://registry.example.com/models/chat:v1",
+        "`fleet model pack DIR --output LAYOUT` prints the digest",
+    ),
     "too few clusters": Case(
         put(*MODEL, "placement", "clusters", value=[{"name": "east"}]),
         "models[0].placement.clusters",
