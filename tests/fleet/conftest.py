@@ -37,8 +37,10 @@ BROKEN_STACK_FILE = STACK_FILE.with_name(f"Pulumi.{BROKEN_STACK}.yaml")
 _NEEDED_GIB = 10.0
 _KEEP = bool(os.environ.get("FLEET_TEST_KEEP"))
 # They take regions away, and clusters out of the stack: everything else is asked before.
-_LAST = ("test_scaling", "test_dead_region", "test_existing_cluster", "test_taking_out")
+_LAST = ("test_scaling", "test_drill", "test_dead_region", "test_existing_cluster", "test_taking_out")
 _LOG_LINES = 12
+# Longer than the two minutes for which tiny-chat waits before it leaves a region, and than a load of vLLM.
+_SETTLES_S = 300.0
 
 Object = dict[str, Any]
 
@@ -186,6 +188,22 @@ class Fleet:
             stop.set()
             for thread in threads:
                 thread.join(60)
+
+    def settle(self) -> None:
+        """Waits until every model is, as the hub shows it, ready in the clusters and numbers that are declared."""
+        declared = {
+            model: {cluster: (True, each["replicas"]) for cluster, each in clusters.items()} for model, clusters in self.outputs["placements"].items()
+        }
+        shown: dict[str, dict[str, tuple[bool, int]]] = {}
+
+        def all_there() -> bool:
+            with self.kube("hub") as hub:
+                for each in hub.list("serving.kserve.io/v1beta1", "InferenceService", "models"):
+                    statuses = (each.get("status") or {}).get("clusterStatuses") or []
+                    shown[each["metadata"]["name"]] = {one["name"]: (one["ready"], one["replicas"]) for one in statuses}
+            return shown == declared
+
+        wait_until(all_there, f"the models to be where they are declared: {declared}", _SETTLES_S)
 
     def logs(self) -> str:
         """What a person would look at first: the state, then the end of each log that may tell why."""

@@ -24,9 +24,10 @@ _FAULT_COMES_S = 120.0
 
 @pytest.fixture(scope="module", autouse=True)
 def nothing_is_left(whole: tuple[Fleet, Ran]) -> Iterator[None]:
-    """Whatever a test of this module leaves is mended by the way that a user has."""
+    """Whatever a test of this module leaves is mended by the way that a user has, and the next one finds every model in its place."""
     yield
     whole[0].fleet("up")
+    whole[0].settle()
 
 
 def journal(fleet: Fleet) -> Path:
