@@ -23,6 +23,8 @@ Object = dict[str, Any]
 UNIT = "registry"
 # The name in stack files.
 HOST = "registry.fleet.internal"
+# Otherwise it looks for a collector of traces on this machine, again and again.
+ENV = {"OTEL_TRACES_EXPORTER": "none"}
 _START_S = 30.0
 # Host in an image's name → where it is gone to. Written here, read by the node agent of the cluster.
 _MIRRORS = "registries.json"
@@ -32,7 +34,16 @@ _PULLING = threading.Lock()
 
 def unit(cluster: HostCluster) -> Unit:
     port = cluster.port(UNIT)
-    folder = cluster.dir.resolve() / UNIT
+    return Unit(
+        name=UNIT,
+        argv=command(cluster.dir.resolve() / UNIT, port),
+        env={**ENV, "GOGC": "50"},
+        ready=HttpReady(url=f"http://127.0.0.1:{port}/v2/"),
+    )
+
+
+def command(folder: Path, port: int) -> list[str]:
+    """What runs the registry on loopback; all that it keeps lies in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     settings = {
         "version": "0.1",
@@ -43,13 +54,7 @@ def unit(cluster: HostCluster) -> Unit:
     }
     # JSON is YAML.
     write_atomically(folder / "config.yml", json.dumps(settings, indent=1))
-    return Unit(
-        name=UNIT,
-        argv=[str(tools.path("registry")), "serve", str(folder / "config.yml")],
-        # Otherwise it looks for a collector of traces on this machine, again and again.
-        env={"OTEL_TRACES_EXPORTER": "none", "GOGC": "50"},
-        ready=HttpReady(url=f"http://127.0.0.1:{port}/v2/"),
-    )
+    return [str(tools.path("registry")), "serve", str(folder / "config.yml")]
 
 
 def apply(cluster: HostCluster) -> None:

@@ -89,7 +89,7 @@ def _clean_cache() -> None:
     """Removes what the toolchain made in its cache, and nothing else that may lie there: FLEET_CACHE can name any folder."""
     from toolchain import paths  # noqa: PLC0415
 
-    for name in ("tools", "share", "wheels", "vllm", "logs", "pulumi-home-*", "bin-*"):
+    for name in ("tools", "share", "wheels", "vllm", "image", "logs", "pulumi-home-*", "bin-*"):
         for folder in paths.CACHE.glob(name):
             shutil.rmtree(folder, ignore_errors=True)
     (paths.CACHE / "last-acquire.json").unlink(missing_ok=True)

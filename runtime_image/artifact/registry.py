@@ -6,17 +6,18 @@ Streams from and to disk, takes up again what breaks off, and sends a tag last, 
 import base64
 import contextlib
 import hashlib
+import json
 import re
 import time
 from collections.abc import Iterator, Mapping
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 import httpx
 
 from operations.errors import FleetError
-from runtime_image.artifact import credentials
+from runtime_image.artifact import blobs, credentials
 from runtime_image.artifact.blobs import CHUNK, Blob, Seen
 from runtime_image.artifact.image import OCI_INDEX, OCI_MANIFEST, Document
 from runtime_image.artifact.reference import Reference, is_loopback
@@ -131,6 +132,23 @@ class Registry:
         request = self._http.build_request("GET", url, headers={**headers, **self._authorized(url, "pull")})
         return self._http.send(request, stream=True, follow_redirects=True)
 
+    def has_manifest(self, wanted: str) -> bool:
+        """Whether there is one under a tag or a digest."""
+        answer = self._patient("HEAD", f"manifests/{wanted}", headers={"Accept": _ACCEPT})
+        if answer.status_code == 404:
+            return False
+        self._expect(answer, 200, f"does not say whether it has {self.repository}:{wanted}")
+        return True
+
+    def referrers(self, digest: str) -> list[dict[str, Any]]:
+        """Descriptors of the manifests whose subject is `digest`, also from a registry without the referrers API."""
+        answer = self._patient("GET", f"referrers/{digest}", headers={"Accept": OCI_INDEX})
+        if answer.status_code == 200:
+            return answer.json().get("manifests") or []
+        # The specification's way before there was an API: an index under a tag made from the digest.
+        listing = digest.replace(":", "-")
+        return json.loads(self.manifest(listing)[1]).get("manifests") or [] if self.has_manifest(listing) else []
+
     # Writing
 
     def push_blob(self, blob: Blob, seen: Seen) -> bool:
@@ -159,8 +177,18 @@ class Registry:
                     # The pause was too short: the next round begins anew.
                     location, offset = "", 0
 
-    def push_manifest(self, document: Document, name: str = "") -> None:
-        """Under its digest, or under the tag `name`."""
+    def push_referrer(self, document: Document, subject: str, artifact_type: str) -> None:
+        """A manifest whose subject is the digest `subject`, listed as one also where the registry does not do that by itself."""
+        if self.push_manifest(document):
+            return
+        described = document.descriptor(artifactType=artifact_type)
+        others = [each for each in self.referrers(subject) if each["digest"] != document.blob.digest]
+        listing = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [*others, described]}
+        text = blobs.of_bytes("list of referrers", json.dumps(listing, sort_keys=True).encode())
+        self.push_manifest(Document(OCI_INDEX, text, {}), subject.replace(":", "-"))
+
+    def push_manifest(self, document: Document, name: str = "") -> bool:
+        """Under its digest, or under the tag `name`. Returns whether the registry says that it lists it as its subject's referrer."""
         answer = self._patient(
             "PUT", f"manifests/{name or document.blob.digest}", content=b"".join(document.blob.read()), headers={"Content-Type": document.media_type}
         )
@@ -168,6 +196,7 @@ class Registry:
         told = answer.headers.get("Docker-Content-Digest", document.blob.digest)
         if told != document.blob.digest:
             raise FleetError(f"{self._host}: digest mismatch: the {document.blob.name} must be {document.blob.digest}, got: `{told}`")
+        return "OCI-Subject" in answer.headers
 
     def _has(self, blob: Blob) -> bool:
         answer = self._patient("HEAD", f"blobs/{blob.digest}")
