@@ -5,7 +5,7 @@ MODEL ?= tiny-chat
 FLEET = .venv/bin/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status outputs env test lint fix generate bench-up bench-gateway bench-drill bench-model clean-cache
+.PHONY: help setup up down status outputs env test lint fix generate image image-test bench-up bench-gateway bench-drill bench-model clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -47,6 +47,12 @@ generate: ## the generated files: arguments of vLLM, schema of the stack file, t
 	@.venv/bin/python -m stacks.schema
 	@.venv/bin/python -m stacks.budget
 	@.venv/bin/python -m toolchain.docs
+
+image: setup ## the serving runtime image, both variants; BASE=debian VARIANT=cpu where no base can be pulled
+	@$(FLEET) image build $(if $(VARIANT),--variant $(VARIANT)) $(if $(BASE),--base $(BASE))
+
+image-test: setup ## build the CPU variant, push, pull and run it as an arbitrary user; BASE=debian where no base can be pulled
+	@$(FLEET) image test $(if $(BASE),--base $(BASE))
 
 bench-up: setup ## seconds and memory per stage of `make up`, as a table and JSON
 	@.venv/bin/python -m operations.bench_up

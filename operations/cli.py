@@ -1,4 +1,4 @@
-"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model.
+"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model, image.
 
 `fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
 """
@@ -21,6 +21,7 @@ from operations.bench import command as bench_command
 from operations.drill import command as drill_command
 from operations.errors import FleetError
 from operations.exclusive import exclusive
+from operations.image import command as image_command
 from operations.model import command as model_command
 from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend, run_up, select
@@ -191,6 +192,7 @@ def parser() -> argparse.ArgumentParser:
     bench_command.add_command(commands)
     drill_command.add_commands(commands)
     model_command.add_commands(commands)
+    image_command.add_commands(commands)
     return top
 
 

@@ -28,7 +28,7 @@ _TELL_EVERY_S = 5.0
 _STACK_FACTS = {cast(str, field.alias): field.is_required() for field in ModelFacts.model_fields.values()}
 
 
-class _Meter:
+class Meter:
     """Tells how far a blob is, now and then."""
 
     def __init__(self, progress: Progress) -> None:
@@ -41,12 +41,13 @@ class _Meter:
             nonlocal told
             if time.monotonic() - told > _TELL_EVERY_S:
                 told = time.monotonic()
-                self._progress.say(f"  {what}: {done / max(size, 1):.0%} of {_bytes(size)}")
+                self._progress.say(f"  {what}: {done / max(size, 1):.0%} of {shown(size)}")
 
         return seen
 
 
-def _bytes(count: int) -> str:
+def shown(count: int) -> str:
+    """Bytes as a person reads them."""
     for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -68,7 +69,7 @@ def pack(arguments: argparse.Namespace) -> None:
     if arguments.output:
         layout.refuse_occupied(arguments.output)
     progress = Progress()
-    meter = _Meter(progress)
+    meter = Meter(progress)
     artifact, found = transfer.pack(arguments.directory, raw=arguments.raw, base=arguments.base, meter=meter)
     for warning in found.warnings:
         progress.say(f"warning: {warning}")
@@ -85,15 +86,15 @@ def push(arguments: argparse.Namespace) -> None:
     if not layout.is_layout(arguments.layout):
         raise FleetError(f"{arguments.layout}: is no OCI layout", hint="fleet model pack DIR --output LAYOUT makes one")
     progress = Progress()
-    artifact = transfer.from_layout(arguments.layout, _Meter(progress))
+    artifact = transfer.from_layout(arguments.layout, Meter(progress))
     _send(artifact, target, progress)
     print(artifact.digest)
 
 
 def _send(artifact: Artifact, target: Reference, progress: Progress) -> None:
-    sent = transfer.push(artifact, target, _Meter(progress))
+    sent = transfer.push(artifact, target, Meter(progress))
     total = sum(blob.size for blob in artifact.blobs)
-    progress.say(f"pushed {target}: {_bytes(sent)} sent, {_bytes(total - sent)} were there")
+    progress.say(f"pushed {target}: {shown(sent)} sent, {shown(total - sent)} were there")
     progress.say(f"source: {reference.SCHEME}{target.host}/{target.repository}@{artifact.digest}")
 
 
@@ -106,18 +107,18 @@ def ensure(arguments: argparse.Namespace) -> None:
 
 def pull(arguments: argparse.Namespace) -> None:
     progress = Progress()
-    found = transfer.pull(arguments.source, arguments.directory, _Meter(progress))
-    progress.say(f"pulled {_bytes(sum(layer.size for layer in found.layers))} to {arguments.directory}")
+    found = transfer.pull(arguments.source, arguments.directory, Meter(progress))
+    progress.say(f"pulled {shown(sum(layer.size for layer in found.layers))} to {arguments.directory}")
     print(found.root.blob.digest)
 
 
 def verify(arguments: argparse.Namespace) -> None:
     progress = Progress()
-    result = transfer.verify(arguments.source, licence_needed=not arguments.no_licence, meter=_Meter(progress))
+    result = transfer.verify(arguments.source, licence_needed=not arguments.no_licence, meter=Meter(progress))
     for warning in result.found.warnings:
         progress.say(f"warning: {warning}")
     licence = ", ".join(result.found.licences) or "none"
-    progress.say(f"every digest is right, {_bytes(result.size)} read; the facts are those of the files; licence: {licence}")
+    progress.say(f"every digest is right, {shown(result.size)} read; the facts are those of the files; licence: {licence}")
     print(result.digest)
 
 
@@ -144,7 +145,7 @@ def _head(found: Stored) -> str:
         lines.append(f"# ModelPack manifest: {found.modelpack.blob.digest}")
     for layer in found.layers:
         title = layer.annotations.get("org.opencontainers.image.title", "")
-        lines.append(f"# layer: {layer.digest} {_bytes(layer.size)} {title}".rstrip())
+        lines.append(f"# layer: {layer.digest} {shown(layer.size)} {title}".rstrip())
     return "\n".join(lines)
 
 

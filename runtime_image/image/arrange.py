@@ -45,6 +45,7 @@ def arrange(environment: Path, layers: Path) -> None:
     shutil.move(environment, rest)
     if compiler is not None:
         link = layers / REST / CUDA_HOME
+        link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(compiler.parents[1])
     _forget_times(layers)
 

@@ -50,10 +50,15 @@ class Built:
 
 
 class Builder(Protocol):
-    name: str
+    @property
+    def name(self) -> str: ...
 
     def build(self, definition: Definition, folder: Path, secrets: Mapping[str, Path], progress: Progress) -> None:
         """Writes the layout and the list of contents into `folder`. Raises FleetError."""
+        ...
+
+    def forget(self) -> None:
+        """Frees the room that steps of a finished build take."""
         ...
 
 
@@ -104,6 +109,9 @@ def ensure(definition: Definition, builder: str, progress: Progress) -> Built:
         for older in HOME.glob(f"{definition.variant}-*"):
             shutil.rmtree(older)
         fresh.rename(folder)
+        # Half of it is what was installed, the other half copies of that. A base that is made anew has the packages of its day.
+        chosen.forget()
+        shutil.rmtree(HOME / "base", ignore_errors=True)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return Built(definition, folder, seconds)
@@ -156,6 +164,9 @@ class Buildx:
                 _run([*self.command(definition, secrets, below, f"type=local,dest={made}"), "--set", f"{definition.variant}.target=sbom"], progress)
             shutil.move(Path(made, _SBOM_IN_IMAGE), folder / SBOM)
 
+    def forget(self) -> None:
+        """Nothing: the builder has its own limits, and other images."""
+
     @staticmethod
     def command(definition: Definition, secrets: Mapping[str, Path], below: Path | None, output: str) -> list[str]:
         variant = definition.variant
@@ -186,6 +197,9 @@ class Buildah:
             with progress.stage(f"{definition.variant}: compressing"):
                 _run([*self.front(), "push", "--quiet", "--compression-format", "zstd", name, f"oci:{folder / LAYOUT}"], progress)
             shutil.move(Path(made, _SBOM_IN_IMAGE), folder / SBOM)
+
+    def forget(self) -> None:
+        subprocess.run([*self.front(), "rmi", "--all", "--force"], stdin=subprocess.DEVNULL, capture_output=True, check=False)
 
     @staticmethod
     def front() -> list[str]:

@@ -16,7 +16,7 @@ from pathlib import Path
 # linux/prctl.h
 _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 24, 38
 _CAPABILITIES = 64
-_HOME, _SCRATCH, _SHARED_MEMORY = "/home/vllm", "/tmp", "/dev/shm"  # noqa: S108
+_HOME, _SCRATCH, _SHARED_MEMORY = "/home/vllm", "/tmp", "/dev/shm"
 # Modes are those of an emptyDir.
 _EMPTY = {_SCRATCH: "1777", _HOME: "0777", _SHARED_MEMORY: "1777"}
 _DEVICES = ("null", "zero", "full", "random", "urandom")
@@ -87,7 +87,7 @@ def main() -> None:
     os.chroot(container.root)
     os.chdir(container.folder)
     _give_up_rights(container.user)
-    os.execvp(container.command[0], container.command)
+    os.execvp(container.command[0], list(container.command))
 
 
 if __name__ == "__main__":

@@ -221,14 +221,6 @@ def describe(store: Store, wanted: str) -> Description:
     raise FleetError(f"{wanted}: is no image")
 
 
-def inputs_of(target: Reference, label: str) -> str:
-    """The digest of the inputs that the image under this tag was built from; empty where there is none. Raises FleetError."""
-    with Registry(target) as registry:
-        if not registry.has_manifest(target.wanted):
-            return ""
-        return describe(registry, target.wanted).labels.get(label, "")
-
-
 def parse_repository(text: str) -> Reference:
     """`registry.example.com/team/runtime`, with or without oci://, and without a tag. Raises FleetError."""
     found = reference.parse(text if text.startswith(reference.SCHEME) else f"{reference.SCHEME}{text}")

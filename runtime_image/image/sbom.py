@@ -48,7 +48,8 @@ def _python(paths: list[str]) -> list[dict[str, Any]]:
     for each in importlib.metadata.distributions(path=paths):
         name = _SEPARATOR.sub("-", each.metadata["Name"]).lower()
         purl = f"pkg:pypi/{name}@{quote(each.version, safe='')}"
-        licence = each.metadata.get("License-Expression") or each.metadata.get("License") or ""
+        told = [each.metadata[key] for key in ("License-Expression", "License") if key in each.metadata]
+        licence = next((text for text in told if text), "")
         # Some distributions put the whole text there.
         short = licence.strip() if "\n" not in licence.strip() and len(licence) <= 120 else ""
         found[purl] = _component(name, each.version, purl, short)
@@ -64,7 +65,7 @@ def _debian(status: str, release: dict[str, str]) -> list[dict[str, Any]]:
             continue
         name, version = fields["Package"], fields["Version"]
         distribution = f"{system}-{release.get('VERSION_ID', '')}"
-        purl = f"pkg:deb/{system}/{name}@{quote(version, safe='')}?arch={fields.get('Architecture', '')}&distro={distribution}"
+        purl = f"pkg:deb/{system}/{quote(name, safe='')}@{quote(version, safe='')}?arch={fields.get('Architecture', '')}&distro={distribution}"
         # Advisories are written about source packages; scanners ask for them by this.
         source = fields.get("Source", name).split(" ")[0]
         properties = [{"name": "source", "value": source}] if source != name else []

@@ -81,6 +81,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self._error(fake.status[self.command], "DENIED" if fake.status[self.command] == 403 else "UNKNOWN")
             elif "/blobs/uploads/" in parts.path:
                 self._upload(parts.path.rsplit("/", 1)[1], parse_qs(parts.query))
+            elif "/referrers/" in parts.path:
+                self._error(404, "UNSUPPORTED")
             elif "/blobs/" in parts.path:
                 self._blob(parts.path.rsplit("/", 1)[1])
             else:
