@@ -24,6 +24,7 @@ from components.model_artifact import ModelArtifact, ModelArtifactArgs
 from components.placement import Federation, FederationArgs, Placement, PlacementArgs, division
 from components.regions import Endpoint
 from components.routes import ModelRoutes
+from components.runtime_image import RuntimeImage, RuntimeImageArgs
 from components.serving import Model, ModelArgs, ModelSpec, ModelStore, ModelStoreArgs, Runtimes, RuntimesArgs, cluster_overrides
 
 # What each member runs before it joins: their kinds are what the hub sends.
@@ -61,6 +62,7 @@ class Fleet(pulumi.ComponentResource):
     clusters: dict[str, Any]
     placements: dict[str, Any]
     failover: dict[str, Any]
+    runtime_image: dict[str, Any]
     kubeconfigs: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -74,7 +76,10 @@ class Fleet(pulumi.ComponentResource):
         federation = Federation("federation", FederationArgs(clusters=sorted(doors), members=ready), hub.objects)
         shared: list[pulumi.Resource] = [federation.shared]
         mesh = Mesh("mesh", MeshArgs(failover=spec.failover.requests, streams=spec.failover.streams, doors=doors, requires=shared), hub.objects)
-        runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=spec.failover.requests), hub.objects)
+        own = spec.runtimes.image
+        image = RuntimeImage("runtime-image", RuntimeImageArgs(spec=own), pulumi.ResourceOptions(parent=self)) if own else None
+        images = image.images if image else {}
+        runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=spec.failover.requests, images=images), hub.objects)
         before_models = [*federation.rules, *runtimes.objects]
         for model in spec.models:
             self._model(model, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
@@ -88,6 +93,9 @@ class Fleet(pulumi.ComponentResource):
         self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}
         self.placements = {model.name: _placement_output(model) for model in spec.models}
         self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
+        self.runtime_image = {"gpu": {"image": spec.runtimes.vllm.image}, "cpu": {"image": spec.runtimes.vllm_cpu.image}}
+        if image:
+            self.runtime_image.update(image.told)
         known: dict[str, pulumi.Input[str]] = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
         self.kubeconfigs = pulumi.Output.secret(pulumi.Output.all(**known))
         self.register_outputs(self.outputs())
@@ -99,6 +107,7 @@ class Fleet(pulumi.ComponentResource):
             "clusters": self.clusters,
             "placements": self.placements,
             "failover": self.failover,
+            "runtimeImage": self.runtime_image,
             "kubeconfigs": self.kubeconfigs,
         }
 

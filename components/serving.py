@@ -7,13 +7,15 @@ on the members makes Deployments of them.
 import hashlib
 import json
 import re
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self, cast
 
 import pulumi
 from pulumi_kubernetes.core.v1 import ConfigMap
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
+from pydantic.alias_generators import to_camel
 
 from components import labels, naming
 from components.driver_commands import driver_command, inside, result
@@ -21,6 +23,7 @@ from components.failover import RequestFailoverSpec
 from components.gpu_pools import AcceleratorSpec
 from components.hub_objects import hub_object
 from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementSpec
+from components.runtime_image import RuntimeImageSpec, Variant
 from components.serving_arguments import CPU_VLLM, GPU_VLLM, MODEL_PATH, Count, ModelRuntimeSpec, parser_table, rendered, shapes_answers
 from components.spec import Spec, dns_name, refuse
 from planning.accelerators import CPU
@@ -193,11 +196,32 @@ class CpuRuntimeSpec(RuntimeSpec):
     startup_seconds: Count = 600
 
 
+_RUNTIME_FIELDS: dict[Variant, str] = {"gpu": "vllm", "cpu": "vllm_cpu"}
+
+
 class RuntimesSpec(Spec):
     """The runtimes of the fleet."""
 
+    image: RuntimeImageSpec | None = None
+    """The runtime image of one's own. None for those that vLLM publishes, or that `image` of a runtime names."""
     vllm: GpuRuntimeSpec = GpuRuntimeSpec()
     vllm_cpu: CpuRuntimeSpec = CpuRuntimeSpec()
+
+    @model_validator(mode="after")
+    def _run_it(self) -> Self:
+        """The runtimes have the image's name, without the digest, which may not be known yet."""
+        if self.image is None:
+            return self
+        changed: dict[str, RuntimeSpec] = {}
+        for variant in self.image.variants:
+            name_of = _RUNTIME_FIELDS[variant]
+            runtime = cast(RuntimeSpec, getattr(self, name_of))
+            name = self.image.tagged(variant)
+            if "image" in runtime.model_fields_set and runtime.image != name:
+                rule = f"`image` gives `{to_camel(name_of)}` its image, and it names another"
+                raise refuse(rule, f"leave one of them out, or `{variant}` out of `image.variants`")
+            changed[name_of] = runtime.model_copy(update={"image": name})
+        return self.model_copy(update=changed)
 
     def for_accelerator(self, accelerator: str) -> RuntimeSpec:
         return self.vllm_cpu if accelerator == CPU else self.vllm
@@ -243,7 +267,7 @@ def guard_files() -> dict[str, Any]:
     }
 
 
-def serving_runtime(name: str, spec: RuntimeSpec, failover: RequestFailoverSpec) -> dict[str, Any]:
+def serving_runtime(name: str, spec: RuntimeSpec, failover: RequestFailoverSpec, image: pulumi.Input[str] | None = None) -> dict[str, Any]:
     """A ClusterServingRuntime: the same command, arguments and probes in every environment.
 
     KServe puts a model's own arguments after these, and its environment too.
@@ -258,7 +282,7 @@ def serving_runtime(name: str, spec: RuntimeSpec, failover: RequestFailoverSpec)
     drain = {"lifecycle": {"preStop": {"sleep": {"seconds": spec.drain_seconds}}}} if spec.drain_seconds else {}
     container = {
         "name": CONTAINER,
-        "image": spec.image,
+        "image": spec.image if image is None else image,
         # As `vllm serve`, but with the working folder on Python's path: there lies the guard, and KServe refuses PYTHONPATH.
         "command": ["python3", "-m", "vllm.entrypoints.cli.main", "serve"],
         "workingDir": GUARD_PATH,
@@ -442,6 +466,8 @@ def inference_service(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, Any]
 class RuntimesArgs:
     spec: RuntimesSpec
     failover: RequestFailoverSpec
+    # Of one's own, by digest.
+    images: Mapping[Variant, pulumi.Input[str]] = field(default_factory=dict[Variant, pulumi.Input[str]])
 
 
 class Runtimes(pulumi.ComponentResource):
@@ -452,8 +478,13 @@ class Runtimes(pulumi.ComponentResource):
         child = pulumi.ResourceOptions(parent=self)
         files = guard_files()
         self.objects: list[pulumi.Resource] = [ConfigMap(f"{name}-{GUARD}", metadata=files["metadata"], data=files["data"], opts=child)]
-        pairs = ((labels.RUNTIME_GPU, args.spec.vllm), (labels.RUNTIME_CPU, args.spec.vllm_cpu))
-        self.objects += [hub_object(f"{name}-{key}", serving_runtime(key, spec, args.failover), child) for key, spec in pairs]
+        runtimes: tuple[tuple[str, RuntimeSpec, Variant], ...] = (
+            (labels.RUNTIME_GPU, args.spec.vllm, "gpu"),
+            (labels.RUNTIME_CPU, args.spec.vllm_cpu, "cpu"),
+        )
+        self.objects += [
+            hub_object(f"{name}-{key}", serving_runtime(key, spec, args.failover, args.images.get(variant)), child) for key, spec, variant in runtimes
+        ]
         self.register_outputs({})
 
 

@@ -100,7 +100,7 @@ def _send(artifact: Artifact, target: Reference, progress: Progress) -> None:
 
 def ensure(arguments: argparse.Namespace) -> None:
     progress = Progress()
-    sent = transfer.ensure(arguments.directory, arguments.source, _Meter(progress))
+    sent = transfer.ensure(arguments.directory, arguments.source, Meter(progress))
     progress.say(f"{arguments.source}: {'pushed' if sent else 'is there'}")
     print(reference.parse(arguments.source).digest)
 

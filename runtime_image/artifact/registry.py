@@ -82,14 +82,6 @@ class Registry:
             raise FleetError(f"{self._host}: digest mismatch: the manifest of {what} must be {told}, got: `{found}`")
         return answer.headers.get("Content-Type", "").split(";")[0], answer.content
 
-    def holds(self, wanted: str) -> bool:
-        """Whether there is a manifest of this tag or digest."""
-        answer = self._patient("HEAD", f"manifests/{wanted}", headers={"Accept": _ACCEPT})
-        if answer.status_code == 404:
-            return False
-        self._expect(answer, 200, f"does not say whether it has {self.repository}@{wanted}")
-        return True
-
     def blob(self, digest: str) -> Iterator[bytes]:
         """Its bytes, in order and each once, however often the connection breaks. Their digest is for the caller to check."""
         done, failures, failed_at = 0, 0, 0

@@ -89,7 +89,7 @@ def ensure(folder: Path, source: str, meter: Meter = no_meter) -> bool:
     if not wanted.digest:
         raise FleetError(f"must name a digest, got: `{source}`", hint="oci://HOST/REPOSITORY@sha256:…; `fleet model pack` prints it")
     with Registry(wanted) as registry:
-        if registry.holds(wanted.digest):
+        if registry.has_manifest(wanted.digest):
             return False
     artifact, _ = pack(folder, meter=meter)
     if artifact.digest != wanted.digest:

@@ -191,9 +191,7 @@ class Fleet:
 
     def settle(self) -> None:
         """Waits until every model is, as the hub shows it, ready in the clusters and numbers that are declared."""
-        declared = {
-            model: {cluster: (True, each["replicas"]) for cluster, each in clusters.items()} for model, clusters in self.outputs["placements"].items()
-        }
+        declared = {model: {cluster: (True, each["replicas"]) for cluster, each in clusters.items()} for model, clusters in self.outputs["placements"].items()}
         shown: dict[str, dict[str, tuple[bool, int]]] = {}
 
         def all_there() -> bool:

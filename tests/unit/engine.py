@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -128,6 +129,9 @@ def _answer(inputs: dict[str, Any]) -> dict[str, Any]:
     given = json.loads(inputs["stdin"]) if isinstance(inputs.get("stdin"), str) and inputs["stdin"].startswith("{") else {}
     name = given.get("name") or given.get("cluster", "")
     verb = inputs["create"].removeprefix("fleet-driver ")
+    if pushed := re.match(r"fleet image push (\S+) ", verb):
+        variants = re.findall(r"--variant (\w+)", verb)
+        return {"digests": {each: f"sha256:{each}" for each in variants}, "sbom": dict.fromkeys(variants, f"oci://{pushed[1]}@sha256:sbom")}
     if verb == "cluster apply":
         return {"kubeconfig": f"kubeconfig of {name}", "server": "https://127.0.0.1:20000", "version": "v1.36.3"}
     if verb == "gpu-pools apply":
