@@ -16,6 +16,8 @@ NAME = "debian"
 """What a person asks for, instead of an image's name."""
 SUITE = "bookworm"
 """The release that the base of the CPU variant has: same compiler, same Python."""
+REFERENCE = f"localhost/inference-fleet/{NAME}:{SUITE}"
+"""Its name on this machine."""
 _MIRROR, _SECURITY = "http://deb.debian.org/debian", "http://deb.debian.org/debian-security"
 SOURCES = (
     f"deb {_MIRROR} {SUITE} main",
@@ -69,17 +71,20 @@ def _as_layout(folder: Path, archive: Path) -> None:
         "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
         "history": [{"created_by": f"mmdebstrap {SUITE}"}],
     }
-    described = {"mediaType": OCI_LAYER, "digest": layer.digest, "size": layer.size}
+    lowest = {"mediaType": OCI_LAYER, "digest": layer.digest, "size": layer.size}
     archive.rename(store / layer.digest.removeprefix("sha256:"))
     kept = _keep(store, config)
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": kept[0], "size": kept[1]},
-        "layers": [described],
+        "layers": [lowest],
     }
     digest, size = _keep(store, manifest)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [{"mediaType": OCI_MANIFEST, "digest": digest, "size": size}]}
+    # buildah makes a name of the path where there is no other, and not every path can be one.
+    named = {"org.opencontainers.image.ref.name": REFERENCE}
+    described = {"mediaType": OCI_MANIFEST, "digest": digest, "size": size, "annotations": named}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described]}
     (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     (folder / "index.json").write_text(json.dumps(index))
 

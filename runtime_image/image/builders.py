@@ -17,6 +17,7 @@ from typing import Protocol
 
 from operations.errors import FleetError
 from operations.progress import Progress
+from runtime_image.artifact.layout import Layout
 from runtime_image.image import base, inputs
 from runtime_image.image.inputs import Definition
 from toolchain import paths
@@ -172,7 +173,7 @@ class Buildx:
         variant = definition.variant
         said = [f"{variant}.output={output}", f"{variant}.args.INPUTS={definition.digest}", f"{variant}.args.BASE={definition.base}"]
         # A named context stands for the image of that name.
-        said += [f"{variant}.contexts.{base.NAME}=oci-layout://{below}"] if below else []
+        said += [f"{variant}.contexts.{base.NAME}=oci-layout://{below}@{Layout(below).root()}"] if below else []
         said += [f"{variant}.secrets+=type=file,id={name},src={file}" for name, file in secrets.items()]
         return ["docker", "buildx", "bake", "--file", inputs.BAKE, "--progress", "plain", variant, *(part for each in said for part in ("--set", each))]
 
@@ -189,8 +190,7 @@ class Buildah:
         name = f"localhost/inference-fleet/runtime:{definition.variant}"
         with tempfile.TemporaryDirectory() as made:
             if definition.base == base.NAME:
-                number = _run([*self.front(), "pull", "--quiet", f"oci:{base.make(HOME / 'base', LOG, progress)}"], progress).split()[-1]
-                _run([*self.front(), "tag", number, _named(definition.base)], progress)
+                _run([*self.front(), "pull", "--quiet", f"oci:{base.make(HOME / 'base', LOG, progress)}:{base.REFERENCE}"], progress)
             with progress.stage(f"{definition.variant}: buildah"):
                 _run(self.command(definition, secrets, "runtime", ["--tag", name]), progress)
                 _run(self.command(definition, secrets, "sbom", ["--output", f"type=local,dest={made}"]), progress)
@@ -217,11 +217,11 @@ class Buildah:
 
 def _named(name: str) -> str:
     """The base's name for buildah; one of our own is known to this machine alone."""
-    return f"localhost/inference-fleet/{base.NAME}:{base.SUITE}" if name == base.NAME else name
+    return base.REFERENCE if name == base.NAME else name
 
 
-def _run(command: list[str], progress: Progress) -> str:
-    """Returns what the builder said, and says now and then how far it is. Raises FleetError with the end of what it said."""
+def _run(command: list[str], progress: Progress) -> None:
+    """Says now and then how far it is. Raises FleetError with the end of what the builder said."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     temporary = HOME / "tmp"
     temporary.mkdir(exist_ok=True)
@@ -237,13 +237,11 @@ def _run(command: list[str], progress: Progress) -> str:
             if running.poll() is None:
                 running.terminate()
                 running.wait()
-    said = LOG.read_bytes()[begun:].decode(errors="replace")
     if running.returncode:
-        lines = said.strip().splitlines()[-_TAIL:]
+        lines = LOG.read_bytes()[begun:].decode(errors="replace").strip().splitlines()[-_TAIL:]
         unreachable = any(word in line for line in lines for word in _NO_PULL)
         hint = f"--base {base.NAME} --variant {inputs.CPU} makes a base from distribution packages" if unreachable else f"all it said: {LOG}"
         raise FleetError(f"{command[0]} failed:\n" + "\n".join(f"  {line[:300]}" for line in lines), hint=hint)
-    return said
 
 
 def _watch(running: subprocess.Popen[bytes], progress: Progress) -> None:

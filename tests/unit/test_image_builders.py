@@ -10,6 +10,7 @@ from operations.errors import FleetError
 from operations.progress import Progress
 from runtime_image.image import base, builders, inputs
 from runtime_image.image.builders import Buildah, Buildx
+from tests.unit import layouts
 
 
 @pytest.fixture(autouse=True)
@@ -70,7 +71,9 @@ def test_both_builders_are_asked_for_the_same(tmp_path: Path) -> None:
 def test_a_base_of_our_own_is_named_so_that_no_builder_looks_for_it_elsewhere(tmp_path: Path) -> None:
     definition = inputs.read("cpu", base.NAME)
     assert f"BASE=localhost/inference-fleet/debian:{base.SUITE}" in options(Buildah().command(definition, {}, "runtime", []), "--build-arg")
-    assert f"cpu.contexts.debian=oci-layout://{tmp_path}" in options(Buildx.command(definition, {}, tmp_path, "x"), "--set")
+    root = layouts.image(tmp_path / "base", [])
+    said = options(Buildx.command(definition, {}, tmp_path / "base", "x"), "--set")
+    assert f"cpu.contexts.debian=oci-layout://{tmp_path}/base@{root['digest']}" in said
 
 
 def test_what_was_built_is_not_built_again(program: Callable[[str, str], Path], home: Path) -> None:
