@@ -71,20 +71,17 @@ def _as_layout(folder: Path, archive: Path) -> None:
         "rootfs": {"type": "layers", "diff_ids": [layer.digest]},
         "history": [{"created_by": f"mmdebstrap {SUITE}"}],
     }
-    lowest = {"mediaType": OCI_LAYER, "digest": layer.digest, "size": layer.size}
+    described = {"mediaType": OCI_LAYER, "digest": layer.digest, "size": layer.size}
     archive.rename(store / layer.digest.removeprefix("sha256:"))
     kept = _keep(store, config)
     manifest = {
         "schemaVersion": 2,
         "mediaType": OCI_MANIFEST,
         "config": {"mediaType": OCI_CONFIG, "digest": kept[0], "size": kept[1]},
-        "layers": [lowest],
+        "layers": [described],
     }
     digest, size = _keep(store, manifest)
-    # buildah makes a name of the path where there is no other, and not every path can be one.
-    named = {"org.opencontainers.image.ref.name": REFERENCE}
-    described = {"mediaType": OCI_MANIFEST, "digest": digest, "size": size, "annotations": named}
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described]}
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [{"mediaType": OCI_MANIFEST, "digest": digest, "size": size}]}
     (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
     (folder / "index.json").write_text(json.dumps(index))
 

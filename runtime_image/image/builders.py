@@ -190,7 +190,10 @@ class Buildah:
         name = f"localhost/inference-fleet/runtime:{definition.variant}"
         with tempfile.TemporaryDirectory() as made:
             if definition.base == base.NAME:
-                _run([*self.front(), "pull", "--quiet", f"oci:{base.make(HOME / 'base', LOG, progress)}:{base.REFERENCE}"], progress)
+                below = base.make(HOME / "base", LOG, progress)
+                # It makes a name of the path, and not every path can be one.
+                _run([*self.front(), "pull", "--quiet", f"oci:{below.name}"], progress, below.parent)
+                _run([*self.front(), "tag", f"localhost/{below.name}", base.REFERENCE], progress)
             with progress.stage(f"{definition.variant}: buildah"):
                 _run(self.command(definition, secrets, "runtime", ["--tag", name]), progress)
                 _run(self.command(definition, secrets, "sbom", ["--output", f"type=local,dest={made}"]), progress)
@@ -220,7 +223,7 @@ def _named(name: str) -> str:
     return base.REFERENCE if name == base.NAME else name
 
 
-def _run(command: list[str], progress: Progress) -> None:
+def _run(command: list[str], progress: Progress, folder: Path = paths.REPO) -> None:
     """Says now and then how far it is. Raises FleetError with the end of what the builder said."""
     LOG.parent.mkdir(parents=True, exist_ok=True)
     temporary = HOME / "tmp"
@@ -229,7 +232,7 @@ def _run(command: list[str], progress: Progress) -> None:
     with LOG.open("ab") as stream:
         # buildah keeps its caches in TMPDIR.
         running = subprocess.Popen(
-            command, cwd=paths.REPO, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(temporary)}
+            command, cwd=folder, stdin=subprocess.DEVNULL, stdout=stream, stderr=subprocess.STDOUT, env={**os.environ, "TMPDIR": str(temporary)}
         )
         try:
             _watch(running, progress)
