@@ -76,6 +76,21 @@ def test_a_base_of_our_own_is_named_so_that_no_builder_looks_for_it_elsewhere(tm
     assert f"cpu.contexts.debian=oci-layout://{tmp_path}/base@{root['digest']}" in said
 
 
+def test_buildah_takes_a_base_of_our_own_from_any_folder(program: Callable[[str, str], Path], home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # It makes an image's name of the path that it is given, and refuses one that cannot be a name.
+    calls = program("buildah", _BUILDS)
+
+    def made(folder: Path, log: Path, progress: Progress) -> Path:
+        folder.mkdir(parents=True)
+        return folder
+
+    monkeypatch.setattr(base, "make", made)
+    builders.ensure(inputs.read("cpu", base.NAME), "buildah", Progress())
+    assert any(line.endswith("pull --quiet oci:base") for line in calls.read_text().splitlines())
+    # The next image has the packages of its own day.
+    assert not (home / "base").exists()
+
+
 def test_what_was_built_is_not_built_again(program: Callable[[str, str], Path], home: Path) -> None:
     calls = program("buildah", _BUILDS)
     definition = inputs.read("cpu")
