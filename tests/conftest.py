@@ -1,6 +1,7 @@
 """API servers for tests: etcd and kube-apiserver as processes of ours, on loopback, gone with the test module."""
 
 import ctypes
+import os
 import signal
 import socket
 import subprocess
@@ -14,9 +15,14 @@ import pytest
 import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
+from hypothesis import settings
 
 from kube.client import Kube, KubeError
 from toolchain import tools
+
+# The same examples every time, however busy the machine: a failure is the change's. HYPOTHESIS_PROFILE=default looks for new ones.
+settings.register_profile("repeatable", derandomize=True, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 _READY_S = 60.0
 _PR_SET_PDEATHSIG = 1
