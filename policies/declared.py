@@ -5,7 +5,7 @@ looked at the hub alone would miss what an override puts in.
 """
 
 import copy
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, cast
@@ -71,8 +71,7 @@ class Placed:
         return text(at(self.body, "metadata", "namespace"))
 
     def __str__(self) -> str:
-        where = f" in {self.cluster}" if self.cluster else ""
-        return f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}{where}"
+        return f"{self.kind} {self.namespace + '/' if self.namespace else ''}{self.name}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -217,8 +216,3 @@ def mapping(value: Any) -> Object:
 def mappings(value: Any) -> list[Object]:
     """The mappings of a list."""
     return [mapping(each) for each in items(value) if isinstance(each, dict)]
-
-
-def unique(findings: Iterable[Any]) -> Iterator[Any]:
-    """Each once: an object breaks a rule in the same way in all clusters that get it alike."""
-    yield from dict.fromkeys(findings)

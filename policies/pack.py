@@ -28,7 +28,7 @@ from components.spec import SpecError
 from policies import settings as environments
 from policies import waivers as accepted
 from policies.declared import UNKNOWN, Resource, Stack
-from policies.rule import Finding, Rule
+from policies.rule import Finding, Rule, findings
 from policies.rules import RULES
 from policies.settings import Settings
 from policies.waivers import Waiver
@@ -94,7 +94,7 @@ def split(stack: Stack, rule: Rule, found: Sequence[Finding], standing: Sequence
 def message(rule: Rule, finding: Finding) -> str:
     """What a preview says below the rule's title: the resource, the reason, the mend."""
     awaits = f"\nonly told so far: {rule.awaits}" if rule.awaits else ""
-    return f"{finding.says}\nwhy: {rule.why}\nmend: {rule.mend}{awaits}"
+    return f"{finding.text}\nwhy: {rule.why}\nmend: {rule.mend}{awaits}"
 
 
 @dataclass
@@ -129,7 +129,7 @@ class _View:
 
     def found(self, rule: Rule, stack: Stack) -> list[Finding]:
         if rule.name not in self._found:
-            self._found[rule.name] = list(dict.fromkeys(rule.check(stack)))
+            self._found[rule.name] = findings(rule, stack)
         return self._found[rule.name]
 
 
@@ -192,7 +192,7 @@ def _report(report: ReportViolation, problems: Sequence[str]) -> None:
 def _tell_waived(view: _View, stack: Stack, standing: Sequence[Waiver], report: ReportViolation) -> None:
     for rule in RULES if standing else ():
         for finding, waiver in split(stack, rule, view.found(rule, stack), standing)[1]:
-            report(f"{rule.name}: {finding.says}\nwaived until {waiver.expires}: {waiver.reason}", finding.resource.urn if finding.resource else None)
+            report(f"{rule.name}: {finding.text}\nwaived until {waiver.expires}: {waiver.reason}", finding.resource.urn if finding.resource else None)
 
 
 def _plain(value: Any) -> Any:

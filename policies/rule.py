@@ -1,28 +1,42 @@
 """What a rule is, and what it says about a stack."""
 
 import inspect
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
-from policies.declared import Resource, Stack
+from policies.declared import Placed, Resource, Stack
 
 
 @dataclass(frozen=True, kw_only=True)
 class Finding:
-    """One breach of a rule."""
+    """One breach of a rule. It is about an object, a resource, something named in the stack file, or the stack as a whole."""
 
     says: str
-    """Where in the resource, what is wrong, and the value last."""
-    resource: Resource | None = None
+    """What is wrong, and the value last."""
+    on: Placed | None = None
     about: str = ""
-    """Without a resource: the cluster or model of the stack file that is meant; empty for the stack as a whole."""
+    """A cluster, model or namespace by name."""
+    made_by: Resource | None = None
+    """The resource, where it is no object of Kubernetes, or not the object that `says` begins with."""
+    clusters: tuple[str, ...] = ()
+    """The clusters that get the object so; empty where it is declared so."""
+
+    @property
+    def resource(self) -> Resource | None:
+        return self.on.resource if self.on else self.made_by
 
     @property
     def subject(self) -> str:
         """The name by which a waiver speaks of it."""
         return self.resource.name if self.resource else self.about or STACK
+
+    @property
+    def text(self) -> str:
+        """Where, and what is wrong."""
+        there = f" in {', '.join(self.clusters)}" if self.clusters else ""
+        return f"{self.on}{there}: {self.says}" if self.on else self.says
 
 
 # The name of the whole stack as the resource of a waiver.
@@ -60,3 +74,16 @@ def of_module(module: ModuleType) -> Rule:
         raise ValueError(f"policies/rules/{name}: docstring lacks the paragraph `{min(missing)}:`")
     more: dict[str, Any] = {key.lower(): getattr(module, key) for key in ("AWAITS", "LOCAL") if hasattr(module, key)}
     return Rule(name=name, title=paragraphs[0], why=told["Why"], mend=told["Mend"], check=module.check, **more)
+
+
+def findings(rule: Rule, stack: Stack) -> list[Finding]:
+    """What the rule finds, each breach once: an object that is declared wrongly is wrong in every cluster that gets it."""
+    found: dict[tuple[str, str, str], list[Finding]] = {}
+    for each in rule.check(stack):
+        found.setdefault((each.subject, str(each.on), each.says), []).append(each)
+    return [replace(same[0], clusters=_clusters(same)) for same in found.values()]
+
+
+def _clusters(same: Sequence[Finding]) -> tuple[str, ...]:
+    clusters = [each.on.cluster if each.on else "" for each in same]
+    return () if "" in clusters else tuple(dict.fromkeys(clusters))

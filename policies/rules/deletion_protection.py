@@ -22,4 +22,4 @@ def check(stack: Stack) -> Iterator[Finding]:
     for each in stack.resources:
         makes = each.type.startswith("command:") and text(each.props.get("create")).startswith(f"{DRIVER} cluster ")
         if (makes or each.type in _CLUSTERS) and not each.protected:
-            yield Finding(says=f"`{each.name}` makes a cluster and is not protected from deletion", resource=each)
+            yield Finding(says=f"`{each.name}` makes a cluster and is not protected from deletion", made_by=each)

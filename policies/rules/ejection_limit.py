@@ -33,9 +33,9 @@ def check(stack: Stack) -> Iterator[Finding]:
         endpoints = _endpoints(stack, each)
         percent = detection.get("maxEjectionPercent", _DEFAULT_PERCENT)
         if endpoints * percent < 100:
-            says = f"{each}: `maxEjectionPercent` ejects none of {endpoints} endpoints, got: `{percent:g}`"
-            yield Finding(says=says, resource=each.resource)
+            says = f"`maxEjectionPercent` ejects none of {endpoints} endpoints, got: `{percent:g}`"
+            yield Finding(says=says, on=each)
         healthy = detection.get("minHealthPercent", 0)
         if endpoints > 1 and 100 * (endpoints - 1) < healthy * endpoints:
-            says = f"{each}: `minHealthPercent` is undercut by one ejection of {endpoints} endpoints, got: `{healthy:g}`"
-            yield Finding(says=says, resource=each.resource)
+            says = f"`minHealthPercent` is undercut by one ejection of {endpoints} endpoints, got: `{healthy:g}`"
+            yield Finding(says=says, on=each)

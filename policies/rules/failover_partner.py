@@ -17,4 +17,4 @@ def check(stack: Stack) -> Iterator[Finding]:
     for each in stack.of_kind("InferenceService", "LLMInferenceService"):
         held = sorted({regions[name] for name in clusters(stack, each) if name in regions})
         if len(held) == 1:
-            yield Finding(says=f"{each}: runs in one region only, got: `{held[0]}`", resource=each.resource)
+            yield Finding(says=f"runs in one region only, got: `{held[0]}`", on=each)

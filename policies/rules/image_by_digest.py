@@ -22,8 +22,8 @@ def check(stack: Stack) -> Iterator[Finding]:
         for container in pod.every:
             image = text(container.get("image"))
             if image and not _DIGEST.search(image):
-                yield Finding(says=f"{pod.owner}: container `{name_of(container)}`: image has no digest, got: `{image}`", resource=pod.owner.resource)
+                yield Finding(says=f"container `{name_of(container)}`: image has no digest, got: `{image}`", on=pod.owner)
     for each in stack.placed("InferenceService"):
         source = text(at(each.body, "spec", "predictor", "model", "storageUri"))
         if source.startswith("oci") and not _DIGEST.search(source):
-            yield Finding(says=f"{each}: model artifact has no digest, got: `{source}`", resource=each.resource)
+            yield Finding(says=f"model artifact has no digest, got: `{source}`", on=each)

@@ -34,9 +34,9 @@ def check(stack: Stack) -> Iterator[Finding]:
         for container in pod.every:
             image = text(container.get("image"))
             if image and not allowed(image, registries):
-                yield Finding(says=f"{pod.owner}: container `{name_of(container)}`: image is {told}, got: `{image}`", resource=pod.owner.resource)
+                yield Finding(says=f"container `{name_of(container)}`: image is {told}, got: `{image}`", on=pod.owner)
     for each in stack.placed("InferenceService"):
         source = text(at(each.body, "spec", "predictor", "model", "storageUri"))
         scheme, _, reference = source.partition("://")
         if scheme.startswith("oci") and not allowed(reference, registries):
-            yield Finding(says=f"{each}: model artifact is {told}, got: `{source}`", resource=each.resource)
+            yield Finding(says=f"model artifact is {told}, got: `{source}`", on=each)

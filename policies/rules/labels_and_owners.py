@@ -19,8 +19,8 @@ def check(stack: Stack) -> Iterator[Finding]:
     for each in stack.objects:
         held = mapping(at(each.body, "metadata", "labels"))
         if missing := [key for key in (labels.LABEL_PART_OF, labels.LABEL_COMPONENT) if not held.get(key)]:
-            yield Finding(says=f"{each}: lacks the labels {', '.join(f'`{key}`' for key in missing)}", resource=each.resource)
+            yield Finding(says=f"lacks the labels {', '.join(f'`{key}`' for key in missing)}", on=each)
     for service in stack.of_kind("InferenceService", "LLMInferenceService"):
         policies = policies_of(stack, service)
         if policies and not any(at(policy.body, "metadata", "labels", labels.LABEL_OWNER) for policy in policies):
-            yield Finding(says=f"{service}: nobody answers for it, its PropagationPolicy has no label `{labels.LABEL_OWNER}`", resource=service.resource)
+            yield Finding(says=f"nobody answers for it, its PropagationPolicy has no label `{labels.LABEL_OWNER}`", on=service)

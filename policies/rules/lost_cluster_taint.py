@@ -35,7 +35,7 @@ def check(stack: Stack) -> Iterator[Finding]:
         timed = [str(item.get("key")) for item in tolerations if item.get("tolerationSeconds") is not None and item.get("effect") in (None, _EVICTS)]
         for key in timed:
             if key not in tainted:
-                says = f"{each}: waits for the taint `{key}`, and no ClusterTaintPolicy sets it when Ready is not True and removes it when it is"
-                yield Finding(says=says, resource=each.resource)
+                says = f"waits for the taint `{key}`, and no ClusterTaintPolicy sets it when Ready is not True and removes it when it is"
+                yield Finding(says=says, on=each)
         if at(each.body, "spec", "failover", "cluster") is not None and not timed:
-            yield Finding(says=f"{each}: has `failover.cluster`, and tolerates no taint for a time: replicas move at once, or never", resource=each.resource)
+            yield Finding(says="has `failover.cluster`, and tolerates no taint for a time: replicas move at once, or never", on=each)

@@ -31,4 +31,4 @@ def check(stack: Stack) -> Iterator[Finding]:
         if namespace not in denied:
             declared = next((each for each in stack.of_kind("Namespace") if at(each.body, "metadata", "name") == namespace), None)
             says = f"namespace `{namespace}` serves models, and no NetworkPolicy that denies by default goes to every member"
-            yield Finding(says=says, resource=declared.resource if declared else None, about=namespace)
+            yield Finding(says=says, made_by=declared.resource if declared else None, about=namespace)

@@ -28,12 +28,12 @@ def check(stack: Stack) -> Iterator[Finding]:
             locality = mapping(at(part, "loadBalancer", "localityLbSetting"))
             fails_over = locality.get("enabled") is not False and any(locality.get(key) for key in ("failover", "failoverPriority", "distribute"))
             if fails_over and not part.get("outlierDetection"):
-                says = f"{each}: {where} chooses regions by localityLbSetting, and has no outlierDetection"
-                yield Finding(says=says, resource=each.resource)
+                says = f"{where} chooses regions by localityLbSetting, and has no outlierDetection"
+                yield Finding(says=says, on=each)
             if part.get("outlierDetection") or fails_over:
                 guarded.add(text(at(each.body, "spec", "host")))
     for each in stack.of_kind("ServiceEntry"):
         localities = {text(endpoint.get("locality")).split("/")[0] for endpoint in mappings(at(each.body, "spec", "endpoints"))} - {""}
         if len(localities) > 1 and not guarded & {text(host) for host in items(at(each.body, "spec", "hosts"))}:
-            says = f"{each}: has endpoints in {len(localities)} regions, and no DestinationRule with outlierDetection names its host"
-            yield Finding(says=says, resource=each.resource)
+            says = f"has endpoints in {len(localities)} regions, and no DestinationRule with outlierDetection names its host"
+            yield Finding(says=says, on=each)

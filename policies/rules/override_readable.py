@@ -14,4 +14,4 @@ from policies.rule import Finding
 
 def check(stack: Stack) -> Iterator[Finding]:
     for policy, what in stack.opaque_overrides:
-        yield Finding(says=f"{policy}: cannot be followed because of {what}", resource=policy.resource)
+        yield Finding(says=f"cannot be followed because of {what}", on=policy)

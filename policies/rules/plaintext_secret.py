@@ -30,23 +30,23 @@ _LOOKS_LIKE = {
 def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         for container in pod.every:
-            where = f"{pod.owner}: container `{name_of(container)}`"
+            where = f"container `{name_of(container)}`"
             for each in mappings(container.get("env")):
                 if each.get("value") and _NAMES.search(text(each.get("name")).upper()):
-                    yield Finding(says=f"{where}: environment variable `{each['name']}` holds a secret in plain text", resource=pod.owner.resource)
+                    yield Finding(says=f"{where}: environment variable `{each['name']}` holds a secret in plain text", on=pod.owner)
                 if at(each, "valueFrom", "secretKeyRef") is not None:
-                    yield Finding(says=f"{where}: environment variable `{each.get('name')}` is filled from a Secret", resource=pod.owner.resource)
+                    yield Finding(says=f"{where}: environment variable `{each.get('name')}` is filled from a Secret", on=pod.owner)
             if any("secretRef" in each for each in mappings(container.get("envFrom"))):
-                yield Finding(says=f"{where}: `envFrom` fills environment variables from a Secret", resource=pod.owner.resource)
+                yield Finding(says=f"{where}: `envFrom` fills environment variables from a Secret", on=pod.owner)
             words = [text(each) for field in ("command", "args") for each in items(container.get(field))]
             if found := [match[0] for each in words if (match := _ARGUMENTS.match(each))]:
-                yield Finding(says=f"{where}: argument `{found[0]}` is a secret in plain text", resource=pod.owner.resource)
+                yield Finding(says=f"{where}: argument `{found[0]}` is a secret in plain text", on=pod.owner)
     # The value is not shown: a preview's output is kept, and read by more people than the secret is meant for.
     for each in stack.placed(*{other.kind for other in stack.objects} - {"Secret", "SealedSecret"}):
         for path, value in _texts(each.body, ""):
             for what, pattern in _LOOKS_LIKE.items():
                 if pattern.search(value):
-                    yield Finding(says=f"{each}: `{path}` holds what looks like {what}", resource=each.resource)
+                    yield Finding(says=f"`{path}` holds what looks like {what}", on=each)
 
 
 def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:

@@ -18,12 +18,12 @@ _MAY_ADD = ("NET_BIND_SERVICE",)
 def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         for container in pod.every:
-            where = f"{pod.owner}: container `{name_of(container)}`"
+            where = f"container `{name_of(container)}`"
             capabilities = mapping(pod.security(container, "capabilities"))
             if "ALL" not in items(capabilities.get("drop")):
-                yield Finding(says=f"{where}: keeps capabilities, `capabilities.drop` lacks ALL", resource=pod.owner.resource)
+                yield Finding(says=f"{where}: keeps capabilities, `capabilities.drop` lacks ALL", on=pod.owner)
             if added := [each for each in items(capabilities.get("add")) if each not in _MAY_ADD]:
-                yield Finding(says=f"{where}: adds capabilities, got: `{', '.join(map(str, added))}`", resource=pod.owner.resource)
+                yield Finding(says=f"{where}: adds capabilities, got: `{', '.join(map(str, added))}`", on=pod.owner)
             profile = text(mapping(pod.security(container, "seccompProfile")).get("type"))
             if profile not in ("RuntimeDefault", "Localhost"):
-                yield Finding(says=f"{where}: seccomp filters nothing, got: `{profile or 'no seccompProfile'}`", resource=pod.owner.resource)
+                yield Finding(says=f"{where}: seccomp filters nothing, got: `{profile or 'no seccompProfile'}`", on=pod.owner)

@@ -17,11 +17,11 @@ def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         for field in ("hostNetwork", "hostPID", "hostIPC"):
             if pod.spec.get(field):
-                yield Finding(says=f"{pod.owner}: pod has the node's own namespace, got: `{field}: true`", resource=pod.owner.resource)
+                yield Finding(says=f"pod has the node's own namespace, got: `{field}: true`", on=pod.owner)
         for volume in mappings(pod.spec.get("volumes")):
             if "hostPath" in volume:
                 path = (volume["hostPath"] or {}).get("path")
-                yield Finding(says=f"{pod.owner}: volume `{volume.get('name')}` is a path of the node, got: `{path}`", resource=pod.owner.resource)
+                yield Finding(says=f"volume `{volume.get('name')}` is a path of the node, got: `{path}`", on=pod.owner)
         for container in pod.every:
             if pod.security(container, "privileged"):
-                yield Finding(says=f"{pod.owner}: container `{name_of(container)}` is privileged", resource=pod.owner.resource)
+                yield Finding(says=f"container `{name_of(container)}` is privileged", on=pod.owner)

@@ -20,4 +20,4 @@ def check(stack: Stack) -> Iterator[Finding]:
         container = pod.containers[0] if pod.containers else {}
         for probe in ("readinessProbe", "startupProbe"):
             if not mapping(container.get(probe)):
-                yield Finding(says=f"{pod.owner}: container `{name_of(container)}`: has no `{probe}`", resource=pod.owner.resource)
+                yield Finding(says=f"container `{name_of(container)}`: has no `{probe}`", on=pod.owner)

@@ -16,11 +16,11 @@ from policies.rule import Finding
 def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         for container in pod.containers:
-            where = f"{pod.owner}: container `{name_of(container)}`"
+            where = f"container `{name_of(container)}`"
             needed = (("requests", "cpu"), ("requests", "memory"), ("limits", "memory"))
             if missing := [f"resources.{field}.{what}" for field, what in needed if at(container, "resources", field, what) is None]:
-                yield Finding(says=f"{where}: lacks {', '.join(f'`{each}`' for each in missing)}", resource=pod.owner.resource)
+                yield Finding(says=f"{where}: lacks {', '.join(f'`{each}`' for each in missing)}", on=pod.owner)
             asked, limit = gpus(container, "requests"), gpus(container, "limits")
             if (asked is not None or limit is not None) and str(asked) != str(limit):
                 says = f"{where}: `{GPU}` must be equal in requests and limits, got: `{asked}` and `{limit}`"
-                yield Finding(says=says, resource=pod.owner.resource)
+                yield Finding(says=says, on=pod.owner)

@@ -17,5 +17,5 @@ def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         for container in pod.every:
             if gpus(container, "limits") is None and pod.security(container, "readOnlyRootFilesystem") is not True:
-                says = f"{pod.owner}: container `{name_of(container)}`: `readOnlyRootFilesystem` is not true"
-                yield Finding(says=says, resource=pod.owner.resource)
+                says = f"container `{name_of(container)}`: `readOnlyRootFilesystem` is not true"
+                yield Finding(says=says, on=pod.owner)

@@ -19,11 +19,11 @@ def check(stack: Stack) -> Iterator[Finding]:
         for place, rule in enumerate(mappings(each.body.get("rules"))):
             for field in ("apiGroups", "resources", "verbs", "nonResourceURLs"):
                 if "*" in items(rule.get(field)):
-                    yield Finding(says=f"{each}: `rules[{place}].{field}` is a wildcard", resource=each.resource)
+                    yield Finding(says=f"`rules[{place}].{field}` is a wildcard", on=each)
     for each in stack.placed("RoleBinding", "ClusterRoleBinding"):
         if at(each.body, "roleRef", "name") == "cluster-admin":
-            yield Finding(says=f"{each}: binds to `cluster-admin`", resource=each.resource)
+            yield Finding(says="binds to `cluster-admin`", on=each)
         for subject in mappings(each.body.get("subjects")):
             name = text(subject.get("name"))
             if name in _EVERYONE:
-                yield Finding(says=f"{each}: binds everyone, got: `{name}`", resource=each.resource)
+                yield Finding(says=f"binds everyone, got: `{name}`", on=each)

@@ -31,23 +31,23 @@ def _model(stack: Stack, model: ModelSpec, service: Placed) -> Iterator[Finding]
     members = stack.spec.clusters if stack.spec else ()
     outside = {each.name for each in members if each.jurisdiction not in allowed}
     for name in sorted(clusters(stack, service) & outside):
-        yield Finding(says=f"{service}: is placed in cluster `{name}`, which is outside of {told}", resource=service.resource)
+        yield Finding(says=f"is placed in cluster `{name}`, which is outside of {told}", on=service)
     inside = {each.region for each in members if each.jurisdiction in allowed}
     for entry in stack.placed("ServiceEntry"):
         if FLEET_HOST.format(model=model.name) in items(at(entry.body, "spec", "hosts")):
             regions = dict.fromkeys(text(each.get("locality")).split("/")[0] for each in mappings(at(entry.body, "spec", "endpoints")))
             for region in regions:
                 if region and region not in inside:
-                    says = f"{entry}: sends requests of model `{model.name}` to region `{region}`, which is outside of {told}"
-                    yield Finding(says=says, resource=entry.resource)
+                    says = f"sends requests of model `{model.name}` to region `{region}`, which is outside of {told}"
+                    yield Finding(says=says, on=entry)
     # A claim lies in the cluster that mounts it.
     if model.source.startswith("pvc://"):
         return
     law = _law_of(stack, model.source)
     if law is None:
-        yield Finding(says=f"{service}: nobody has said which law governs its store, got: `{model.source}`", resource=service.resource)
+        yield Finding(says=f"nobody has said which law governs its store, got: `{model.source}`", on=service)
     elif law not in allowed:
-        yield Finding(says=f"{service}: its store is in {law}, outside of {told}, got: `{model.source}`", resource=service.resource)
+        yield Finding(says=f"its store is in {law}, outside of {told}, got: `{model.source}`", on=service)
 
 
 def _law_of(stack: Stack, source: str) -> str | None:

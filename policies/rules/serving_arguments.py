@@ -24,9 +24,9 @@ def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         for container in pod.containers:
             if is_vllm(container):
-                where = f"{pod.owner}: container `{name_of(container)}`"
+                where = f"container `{name_of(container)}`"
                 for wrong in _wrong(container):
-                    yield Finding(says=f"{where}: {wrong}", resource=pod.owner.resource)
+                    yield Finding(says=f"{where}: {wrong}", on=pod.owner)
 
 
 def _wrong(container: Object) -> Iterator[str]:

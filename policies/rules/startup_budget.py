@@ -39,5 +39,5 @@ def check(stack: Stack) -> Iterator[Finding]:
             continue
         budget = float(probe.get("initialDelaySeconds") or 0) + float(probe.get("periodSeconds") or 10) * float(probe.get("failureThreshold") or 3)
         if budget <= load[0]:
-            says = f"{pod.owner}: the startup probe gives up after {budget:g} s, and the model needs {load[0]:.0f} s ({load[1]})"
-            yield Finding(says=says, resource=pod.owner.resource)
+            says = f"the startup probe gives up after {budget:g} s, and the model needs {load[0]:.0f} s ({load[1]})"
+            yield Finding(says=says, on=pod.owner)

@@ -36,4 +36,4 @@ def check(stack: Stack) -> Iterator[Finding]:
     for each in stack.placed("VirtualService", "HTTPRoute"):
         for where, value in _timeouts(each.kind, each.body):
             if 0 < seconds(value) < _LONGEST_SECONDS:
-                yield Finding(says=f"{each}: `{where}` cuts streams, got: `{value}`", resource=each.resource)
+                yield Finding(says=f"`{where}` cuts streams, got: `{value}`", on=each)

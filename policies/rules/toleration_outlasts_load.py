@@ -25,5 +25,5 @@ def check(stack: Stack) -> Iterator[Finding]:
             times = [each.get("tolerationSeconds") for each in mappings(at(policy.body, "spec", "placement", "clusterTolerations"))]
             told = [each for each in times if isinstance(each, (int, float))]
             if told and min(told) < load:
-                says = f"{policy}: replicas are moved after {min(told):g} s, and the model takes {load} s to load"
-                yield Finding(says=says, resource=policy.resource)
+                says = f"replicas are moved after {min(told):g} s, and the model takes {load} s to load"
+                yield Finding(says=says, on=policy)

@@ -7,7 +7,7 @@ from typing import Any
 from components.fleet import Fleet, FleetArgs
 from policies import settings as environments
 from policies.declared import Resource, Stack
-from policies.rule import Finding
+from policies.rule import Finding, findings
 from policies.rules import RULES
 from stacks.config import parse_fleet
 from tests.unit import engine
@@ -28,5 +28,5 @@ def stack(name: str, raw: Any, objects: Sequence[dict[str, Any]] = (), **more: A
 
 def breaches(of: Stack, *, told: bool = False) -> dict[str, list[Finding]]:
     """What each rule finds, by name. `told`: also rules that refuse nothing yet."""
-    found = {rule.name: list(rule.check(of)) for rule in RULES if told or not rule.awaits}
+    found = {rule.name: findings(rule, of) for rule in RULES if told or not rule.awaits}
     return {name: each for name, each in found.items() if each}

@@ -20,4 +20,4 @@ def test_an_object_beside_the_fleet_can_satisfy_every_rule() -> None:
 def test_a_bad_change_is_refused_by_its_rule_alone(change: Change) -> None:
     found = breaches(stack(change.stack, changes.edited(change), change.objects))
     assert list(found) == [change.rule]
-    assert any(change.told in each.says and each.subject == change.about for each in found[change.rule]), found
+    assert any(change.told in each.text and each.subject == change.about for each in found[change.rule]), found
