@@ -1,4 +1,4 @@
-"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model.
+"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model, preview, versions.
 
 `fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
 """
@@ -22,8 +22,10 @@ from operations.drill import command as drill_command
 from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.model import command as model_command
+from operations.preview import command as preview_command
 from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend, run_up, select
+from operations.versions import command as versions_command
 from toolchain import paths, tools
 
 # How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
@@ -191,6 +193,8 @@ def parser() -> argparse.ArgumentParser:
     bench_command.add_command(commands)
     drill_command.add_commands(commands)
     model_command.add_commands(commands)
+    preview_command.add_commands(commands)
+    versions_command.add_command(commands)
     return top
 
 

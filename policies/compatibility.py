@@ -45,6 +45,8 @@ class Row:
 
     versions: Mapping[str, str]
     tests: Sequence[Test]
+    ran: bool
+    """Whether a fleet of these versions was up and served. Otherwise `tests` say what alone was looked at."""
 
     def differs(self, versions: Mapping[str, str | None]) -> dict[str, str | None]:
         """What of `versions` is another version than the row's. Where a stack says nothing of a part, nothing differs."""
@@ -72,7 +74,10 @@ def _same(version: str, tested: str) -> bool:
 @cache
 def matrix() -> tuple[Row, ...]:
     """Rows of the file, newest first."""
-    return tuple(Row(versions={name: each[name] for name in COMPONENTS}, tests=tuple(Test(**test) for test in each["tests"])) for each in _read()["rows"])
+    return tuple(
+        Row(versions={name: each[name] for name in COMPONENTS}, tests=tuple(Test(**test) for test in each["tests"]), ran=each["ran"])
+        for each in _read()["rows"]
+    )
 
 
 @cache
@@ -121,12 +126,12 @@ def nearest(versions: Mapping[str, str | None]) -> Row:
 
 
 def next_step(versions: Mapping[str, str | None]) -> Row | None:
-    """The next row to go to: nothing in it is older than now, Kubernetes at most one minor version on. None where there is none.
+    """The next row to go to: it ran, nothing in it is older than now, Kubernetes at most one minor version on. None where there is none.
 
     Of several the one that changes least: several small steps show sooner which of them breaks something.
     """
     here = tested(versions)
-    ahead = [row for row in matrix() if row is not here and row.differs(versions) and _is_step(versions, row.versions)]
+    ahead = [row for row in matrix() if row.ran and row is not here and row.differs(versions) and _is_step(versions, row.versions)]
     return min(ahead, key=lambda row: len(row.differs(versions)), default=None)
 
 
