@@ -31,7 +31,7 @@ REQUIRED = ("kubernetes", "karmada", "kserve", "istio", "vllm")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Test:
+class Trial:
     """One thing that was tried with the versions of a row."""
 
     what: str
@@ -44,7 +44,7 @@ class Row:
     """Versions that were run together."""
 
     versions: Mapping[str, str]
-    tests: Sequence[Test]
+    tests: Sequence[Trial]
     ran: bool
     """Whether a fleet of these versions was up and served. Otherwise `tests` say what alone was looked at."""
 
@@ -75,7 +75,7 @@ def _same(version: str, tested: str) -> bool:
 def matrix() -> tuple[Row, ...]:
     """Rows of the file, newest first."""
     return tuple(
-        Row(versions={name: each[name] for name in COMPONENTS}, tests=tuple(Test(**test) for test in each["tests"]), ran=each["ran"])
+        Row(versions={name: each[name] for name in COMPONENTS}, tests=tuple(Trial(**test) for test in each["tests"]), ran=each["ran"])
         for each in _read()["rows"]
     )
 

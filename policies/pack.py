@@ -56,7 +56,7 @@ class Ground:
     """What is wrong with the pack's own files, and with waivers whose time is over."""
 
 
-def ground(stack: str, today: date, rules: Sequence[Rule] = RULES, files: Mapping[str, Any] | None = None) -> Ground:
+def ground(stack: str, today: date, files: Mapping[str, Any] | None = None) -> Ground:
     """Settings and waivers of `stack`. A file with errors counts as empty, and the errors are told: nothing gets looser by one.
 
     `files`: contents of `environments` and `waivers`, instead of the files of those names.
@@ -71,7 +71,7 @@ def ground(stack: str, today: date, rules: Sequence[Rule] = RULES, files: Mappin
             return otherwise
 
     settings = checked("environments", environments.read, lambda raw: environments.settings(stack, raw), Settings())
-    waivers = checked("waivers", accepted.read, lambda raw: accepted.waivers(raw, rules, today), ())
+    waivers = checked("waivers", accepted.read, lambda raw: accepted.waivers(raw, RULES, today), ())
     problems += accepted.expired(waivers, stack, today)
     return Ground(stack=stack, settings=settings, waivers=waivers, today=today, problems=problems)
 
@@ -133,9 +133,9 @@ class _View:
         return self._found[rule.name]
 
 
-def policies(stack: str, raw: Any, today: date | None = None) -> Iterator[Policy]:
-    """Every policy of the pack for the stack of this name with this `fleet:spec`."""
-    base = ground(stack, today or datetime.now(UTC).date())
+def policies(stack: str, raw: Any, today: date | None = None, files: Mapping[str, Any] | None = None) -> Iterator[Policy]:
+    """Every policy of the pack for the stack of this name with this `fleet:spec`. `files`: as for `ground`."""
+    base = ground(stack, today or datetime.now(UTC).date(), files)
     standing = accepted.standing(base.waivers, stack, base.today)
     view = _View(stack, _fleet(raw), base.settings)
     yield ResourceValidationPolicy(

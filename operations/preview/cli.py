@@ -1,9 +1,8 @@
-"""`fleet preview`, `fleet changed-stacks` and `fleet preview-comment`, done and printed. Their options are command.py."""
+"""`fleet preview`, `fleet preview-change` and `fleet preview-comment`, done and printed. Their options are command.py."""
 
 import argparse
-import json
 import os
-import sys
+import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from operations.preview.comment import Environment
 from operations.preview.result import Preview, difference, read
 from policies import cost, settings
 from stacks.config import parse_fleet
+from toolchain import paths
 
 # A change in these may change what any environment declares, or what is said of it.
 _OF_ALL = ("components/", "planning/", "policies/", "runtime_image/", "toolchain/", "operations/preview/", "Pulumi.yaml", "pyproject.toml", "requirements.lock")
@@ -61,9 +61,46 @@ def _told(found: Preview, base: Preview | None) -> Iterator[str]:
     yield f"{found.stack}: {len(found.resources)} resources, {found.seconds} s"
 
 
-def changed(arguments: argparse.Namespace) -> None:
-    names = changed_stacks(arguments.files or sys.stdin.read().split(), detached.stacks())
-    print(json.dumps(names) if arguments.json else "\n".join(names))
+def change(arguments: argparse.Namespace) -> None:
+    """Raises FleetError where a policy refuses an environment, or the program does."""
+    before = _git(arguments.base, "rev-parse", "HEAD")
+    files = _git(paths.REPO, "diff", "--name-only", before, "HEAD").splitlines()
+    folder: Path = arguments.folder.absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    refused: list[str] = []
+    for stack in changed_stacks(files, detached.stacks()):
+        head, base, plan = (folder / f"{stack}.{what}" for what in ("head.json", "base.json", "plan.md"))
+        # A refusal writes its file too. Where there is none, the environment or the command is new.
+        _fleet(arguments.base, "preview", "--stack", stack, "--json", str(base))
+        known = ("--base", str(base)) if base.exists() else ()
+        print(f"== {stack}")
+        done = _fleet(paths.REPO, "preview", "--stack", stack, "--json", str(head), *known)
+        print(done.stdout + done.stderr, end="")
+        if done.returncode:
+            refused.append(stack)
+        planned = _fleet(paths.REPO, "plan", "--stack", stack, "--markdown")
+        if not planned.returncode:
+            plan.write_text(planned.stdout, encoding="utf-8")
+    if refused:
+        raise FleetError(f"refused: {', '.join(refused)}", hint="docs/policies.md tells each rule, and how one is waived")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise FleetError(f"git {' '.join(arguments)} in {folder} failed: {done.stderr.strip()}")
+    return done.stdout.strip()
+
+
+def _fleet(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """`fleet` of a clone: the program and the pins of that commit."""
+    command = [str(clone.absolute() / ".venv" / "bin" / "fleet"), *arguments]
+    # The clone's own settings, not those of the one that asks.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PULUMI_", "FLEET_STATE", "KUBECONFIG"))}
+    try:
+        return subprocess.run(command, cwd=clone, env=environment, capture_output=True, text=True, check=False)
+    except OSError as error:
+        raise FleetError(f"cannot be started: {command[0]}: {error.strerror}", hint=f"make -C {clone} setup") from None
 
 
 def changed_stacks(files: Sequence[str], known: Sequence[str]) -> list[str]:
