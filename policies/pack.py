@@ -171,7 +171,7 @@ def _policy(rule: Rule, view: _View, standing: Sequence[Waiver]) -> StackValidat
         if DEPLOYED_COST in args.get_config():
             stack = replace(stack, deployed_cost=float(args.get_config()[DEPLOYED_COST]))
         for each in split(stack, rule, view.found(rule, stack), standing)[0]:
-            report(message(rule, each), each.resource.urn if each.resource else None)
+            report(message(rule, each), _urn(stack, each))
 
     schema = PolicyConfigSchema(properties={DEPLOYED_COST: {"type": "number"}}) if rule.name == COST_CHANGE else None
     return StackValidationPolicy(
@@ -184,6 +184,13 @@ def _policy(rule: Rule, view: _View, standing: Sequence[Waiver]) -> StackValidat
     )
 
 
+def _urn(stack: Stack, finding: Finding) -> str | None:
+    """The resource that the preview names beside a breach: for a cluster of the stack file the component of that name."""
+    if finding.resource:
+        return finding.resource.urn
+    return next((each.urn for each in stack.resources if each.name == finding.about and each.type.startswith("fleet:")), None)
+
+
 def _report(report: ReportViolation, problems: Sequence[str]) -> None:
     for each in problems:
         report(each, None)
@@ -192,7 +199,7 @@ def _report(report: ReportViolation, problems: Sequence[str]) -> None:
 def _tell_waived(view: _View, stack: Stack, standing: Sequence[Waiver], report: ReportViolation) -> None:
     for rule in RULES if standing else ():
         for finding, waiver in split(stack, rule, view.found(rule, stack), standing)[1]:
-            report(f"{rule.name}: {finding.text}\nwaived until {waiver.expires}: {waiver.reason}", finding.resource.urn if finding.resource else None)
+            report(f"{rule.name}: {finding.text}\nwaived until {waiver.expires}: {waiver.reason}", _urn(stack, finding))
 
 
 def _plain(value: Any) -> Any:

@@ -3,7 +3,7 @@
 A change edits the stack file, or declares objects beside the fleet, as a pull request would.
 """
 
-import copy
+import json
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,7 +50,8 @@ def read(stack: str) -> Object:
 
 
 def edited(change: Change) -> Object:
-    spec = copy.deepcopy(read(change.stack))
+    # A copy of each part: YAML's anchors give several clusters one driver.
+    spec = json.loads(json.dumps(read(change.stack)))
     change.edit(spec)
     return spec
 
