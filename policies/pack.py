@@ -197,9 +197,14 @@ def _report(report: ReportViolation, problems: Sequence[str]) -> None:
 
 
 def _tell_waived(view: _View, stack: Stack, standing: Sequence[Waiver], report: ReportViolation) -> None:
+    used: list[Waiver] = []
     for rule in RULES if standing else ():
         for finding, waiver in split(stack, rule, view.found(rule, stack), standing)[1]:
+            used.append(waiver)
             report(f"{rule.name}: {finding.text}\nwaived until {waiver.expires}: {waiver.reason}", _urn(stack, finding))
+    for each in standing:
+        if each not in used:
+            report(f"{each.rule}: nothing of `{each.resource}` breaks it\nmend: take the waiver out of policies/waivers.yaml", None)
 
 
 def _plain(value: Any) -> Any:

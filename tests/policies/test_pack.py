@@ -98,6 +98,12 @@ def test_a_waiver_covers_nothing_else(field: str) -> None:
     assert refused(*asked(_one_region(), files)) == {"failover-partner"}
 
 
+def test_a_waiver_that_is_of_no_use_is_told() -> None:
+    said, levels = asked(changes.read(AMERICAS), {**_OURS, "waivers": {"waivers": [_WAIVER]}})
+    assert said[pack.WAIVED] == ["failover-partner: nothing of `llama-3-8b-isvc` breaks it\nmend: take the waiver out of policies/waivers.yaml"]
+    assert refused(said, levels) == set()
+
+
 def test_an_expired_waiver_fails_even_where_the_breach_is_gone() -> None:
     files = {**_OURS, "waivers": {"waivers": [_WAIVER]}}
     assert refused(*asked(_one_region(), files, date(2027, 3, 31))) == set()
