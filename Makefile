@@ -42,11 +42,12 @@ fix: ## let the linter mend what it can
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
-generate: ## the generated files: arguments of vLLM, schema of the stack file, table of pins
+generate: ## the generated files: arguments of vLLM, schema of the stack file, tables of pins and policies
 	@.venv/bin/python -m runtime_image.vllm_arguments
 	@.venv/bin/python -m stacks.schema
 	@.venv/bin/python -m stacks.budget
 	@.venv/bin/python -m toolchain.docs
+	@.venv/bin/python -m policies.docs
 
 image: setup ## the serving runtime image, both variants; BASE=debian VARIANT=cpu where no base can be pulled
 	@$(FLEET) image build $(if $(VARIANT),--variant $(VARIANT)) $(if $(BASE),--base $(BASE))

@@ -45,6 +45,17 @@ class FrontDoorAddress(Spec):
     url: Url
 
 
+class VersionsSpec(Spec):
+    """What a cluster runs that someone else installed, as far as it is known. Policies compare it with what was tested together."""
+
+    kubernetes: str | None = None
+    kserve: str | None = None
+    istio: str | None = None
+    gateway_api: str | None = None
+    inference_extension: str | None = None
+    gpu_operator: str | None = None
+
+
 class ExistingDriver(Spec):
     """A cluster that stands already, known by its kubeconfig. It is neither made nor removed."""
 
@@ -59,6 +70,7 @@ class ExistingDriver(Spec):
     regional_gateway: RegionalGatewayAddress
     control_planes: Literal["provided"] = "provided"
     """Who installs KServe and Istio. `provided`: they are there already; it is verified that they are."""
+    versions: VersionsSpec | None = None
 
     @model_validator(mode="after")
     def _one_kubeconfig(self) -> Self:
@@ -75,6 +87,8 @@ class HubSpec(Spec):
 
     name: ClusterName = "hub"
     driver: LocalDriver
+    protect: bool = False
+    """Refuse to delete it, until this is taken out and applied."""
 
 
 class ClusterSpec(Spec):
@@ -92,6 +106,8 @@ class ClusterSpec(Spec):
     labels: dict[str, str] = Field(default_factory=dict[str, str])
     """Labels of Karmada's Cluster object."""
     gpu_pools: tuple[GpuPoolSpec, ...] = ()
+    protect: bool = False
+    """Refuse to delete a cluster that this program makes, until this is taken out and applied."""
 
     @property
     def owned(self) -> bool:
@@ -124,6 +140,7 @@ class ClusterArgs:
     zone: str = ""
     # Only for `existing`: what the driver's kubeconfigPath or kubeconfigSecret leads to.
     kubeconfig: pulumi.Input[str] | None = None
+    protect: bool = False
 
 
 class Cluster(pulumi.ComponentResource):
@@ -137,7 +154,7 @@ class Cluster(pulumi.ComponentResource):
         self.owner: pulumi.Resource | None = None
         if isinstance(args.driver, LocalDriver):
             payload = cluster_payload(args.name, args.role, args.region, args.zone)
-            child = pulumi.ResourceOptions(parent=self, additional_secret_outputs=["stdout"])
+            child = pulumi.ResourceOptions(parent=self, additional_secret_outputs=["stdout"], protect=args.protect)
             self.owner = driver_command(f"{name}-cluster", "cluster", payload, child)
             kubeconfig = result(self.owner, "kubeconfig")
         else:

@@ -114,7 +114,7 @@ class Fleet(pulumi.ComponentResource):
     def _hub(self, spec: FleetSpec) -> _Hub:
         name = spec.hub.name
         child = pulumi.ResourceOptions(parent=self)
-        cluster = Cluster(name, ClusterArgs(name=name, role="hub", driver=spec.hub.driver), child)
+        cluster = Cluster(name, ClusterArgs(name=name, role="hub", driver=spec.hub.driver, protect=spec.hub.protect), child)
         settings = karmada_settings(spec.failover.capacity)
         args = ControlPlaneArgs(cluster=name, control_plane="karmada", owner=cluster.owner, settings=settings)
         karmada = ControlPlane(f"{name}-karmada", args, installer_for(spec.hub.driver), child)
@@ -142,7 +142,7 @@ class Fleet(pulumi.ComponentResource):
     def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None, *, relay: bool) -> _Member:
         name = spec.name
         child = pulumi.ResourceOptions(parent=self)
-        args = ClusterArgs(name=name, role="member", driver=spec.driver, region=spec.region, zone=spec.zone or "", kubeconfig=kubeconfig)
+        args = ClusterArgs(name=name, role="member", driver=spec.driver, region=spec.region, zone=spec.zone or "", kubeconfig=kubeconfig, protect=spec.protect)
         cluster = Cluster(name, args, child)
         owner = cluster.owner
         planes = {
@@ -189,7 +189,7 @@ class Fleet(pulumi.ComponentResource):
             before = [*before, artifact.published]
         placement = Placement(
             f"{model.name}-placement",
-            PlacementArgs(model=model.name, spec=model.placement, failover=fleet.failover.capacity, overrides=overrides, requires=before),
+            PlacementArgs(model=model.name, owner=model.owner, spec=model.placement, failover=fleet.failover.capacity, overrides=overrides, requires=before),
             hub.objects,
         )
         endpoints = [Endpoint(region=fleet.by_name[each].region, address=doors[each].address, port=doors[each].port) for each in model.placement.order]

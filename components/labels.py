@@ -7,6 +7,8 @@ PREFIX = "inference-fleet.dev/"
 
 # Which model an object belongs to. Written here, read by status and dashboards.
 LABEL_MODEL = PREFIX + "model"
+# Team that answers for a model. Written on its PropagationPolicy, read by policies and people.
+LABEL_OWNER = PREFIX + "owner"
 # GPU type of a node, or `cpu`. Written on nodes by the cluster driver, read by the nodeSelector of every model.
 LABEL_ACCELERATOR = PREFIX + "accelerator"
 # GPU pool of a node. Written on nodes by the cluster driver, read by people.

@@ -105,7 +105,7 @@ def division(spec: PlacementSpec, replicas: int) -> dict[str, int]:
     return {each.name: divided[each.name] for each in spec.clusters}
 
 
-def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailoverSpec) -> dict[str, Any]:
+def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailoverSpec, owner: str | None = None) -> dict[str, Any]:
     """Divides the replicas of one model over its clusters, and moves them when a cluster is lost."""
     weights = [{"targetCluster": {"clusterNames": [name]}, "weight": weight} for name, weight in sorted(policy_weights(spec).items())]
     # Without this toleration Karmada evicts in the moment of the taint; without its seconds it never does.
@@ -113,7 +113,8 @@ def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailov
     return {
         "apiVersion": "policy.karmada.io/v1alpha1",
         "kind": "PropagationPolicy",
-        "metadata": labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model),
+        # The owner here and not on the InferenceService: KServe copies its labels to the pods, and a new one would restart them.
+        "metadata": labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model, extra={labels.LABEL_OWNER: owner} if owner else None),
         "spec": {
             "resourceSelectors": [{**INFERENCE_SERVICE, "namespace": labels.NAMESPACE_MODELS, "name": model}],
             "propagateDeps": True,
@@ -290,6 +291,7 @@ class Federation(pulumi.ComponentResource):
 @dataclass(frozen=True, kw_only=True)
 class PlacementArgs:
     model: str
+    owner: str | None = None
     spec: PlacementSpec
     failover: CapacityFailoverSpec
     # Fields that differ by cluster; serving.py knows which.
@@ -308,7 +310,7 @@ class Placement(pulumi.ComponentResource):
     def __init__(self, name: str, args: PlacementArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:placement:Placement", name, None, opts)
         child = pulumi.ResourceOptions(parent=self, depends_on=args.requires)
-        self.policies: list[pulumi.Resource] = [hub_object(f"{name}-propagation", propagation_policy(args.model, args.spec, args.failover), child)]
+        self.policies: list[pulumi.Resource] = [hub_object(f"{name}-propagation", propagation_policy(args.model, args.spec, args.failover, args.owner), child)]
         if args.overrides:
             self.policies.append(hub_object(f"{name}-overrides", override_policy(args.model, args.overrides), child))
         self.register_outputs({})

@@ -309,7 +309,7 @@ def restores_have_room(fleet: FleetSpec) -> Iterator[Problem]:
         return
     told: set[tuple[str, str, str]] = set()
     for region in dict.fromkeys(cluster.region for cluster in fleet.clusters):
-        for cluster, kind, asked in _overfull(fleet, region):
+        for cluster, kind, asked in overfull(fleet, region):
             has = capacity.total(nodes_of(cluster.gpu_pools, kind))
             for model in fleet.models:
                 moved = model.name in promised and any(fleet.by_name[name].region == region for name in model.placement.weights)
@@ -330,7 +330,7 @@ def _names_are_doubtful(fleet: FleetSpec) -> bool:
     return any(len(set(names)) < len(names) or not set(names) <= set(fleet.by_name) for names in named)
 
 
-def _overfull(fleet: FleetSpec, region: str) -> Iterator[tuple[ClusterSpec, str, int]]:
+def overfull(fleet: FleetSpec, region: str) -> Iterator[tuple[ClusterSpec, str, int]]:
     """Clusters whose GPUs of a type do not suffice once `region` is lost, with the number that would be needed."""
     left = [cluster for cluster in fleet.clusters if cluster.region != region]
     uses: dict[tuple[str, str], list[int]] = {}

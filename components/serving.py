@@ -25,7 +25,7 @@ from components.hub_objects import hub_object
 from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementSpec
 from components.runtime_image import RuntimeImageSpec, Variant
 from components.serving_arguments import CPU_VLLM, GPU_VLLM, MODEL_PATH, Count, ModelRuntimeSpec, parser_table, rendered, shapes_answers
-from components.spec import Spec, dns_name, refuse
+from components.spec import Spec, checked, dns_name, refuse
 from planning.accelerators import CPU
 from runtime_image import engine_guard, vllm_arguments
 
@@ -73,6 +73,9 @@ def _source(value: str) -> str:
 
 
 ModelName = Annotated[str, *dns_name(naming.MODEL_LIMIT, "KServe writes `isvc.<name>-predictor` into a label of 63 characters")]
+Owner = Annotated[
+    str, *checked(r"[a-z0-9A-Z]([-\w.]*[a-z0-9A-Z])?", naming.LABEL_LIMIT, "must hold only letters, digits, `-`, `_` and `.`", "it becomes a label")
+]
 ModelSource = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"pattern": "^(oci|hf|s3|pvc)://.+"})]
 # A Kubernetes quantity, e.g. `500m`, `3Gi`.
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
@@ -119,6 +122,8 @@ class ModelSpec(Spec):
 
     name: ModelName
     """Its name in paths and in the `model` field of requests."""
+    owner: Owner | None = None
+    """Team that answers for it: a label of its placement."""
     source: ModelSource
     """Where the weights come from: oci://, hf://, s3:// or pvc://."""
     pack: Annotated[str, Field(min_length=1)] | None = None

@@ -1,4 +1,4 @@
-"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model, image.
+"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model, image, preview, versions.
 
 `fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
 """
@@ -23,8 +23,10 @@ from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.image import command as image_command
 from operations.model import command as model_command
+from operations.preview import command as preview_command
 from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend, run_up, select
+from operations.versions import command as versions_command
 from toolchain import paths, tools
 
 # How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
@@ -193,6 +195,8 @@ def parser() -> argparse.ArgumentParser:
     drill_command.add_commands(commands)
     model_command.add_commands(commands)
     image_command.add_commands(commands)
+    preview_command.add_commands(commands)
+    versions_command.add_command(commands)
     return top
 
 

@@ -18,6 +18,8 @@ from toolchain import tools
 
 pytestmark = pytest.mark.schema
 
+_STACK_FILES = [*fleets.stack_files(), *sorted((fleets.REPO / "stacks" / "examples").glob("Pulumi.*.yaml"))]
+
 
 def karmada_crds() -> Iterator[dict[str, Any]]:
     """Karmada's CRDs without conversion: no webhook runs here, and only the stored versions are written."""
@@ -36,7 +38,8 @@ def members_and_hub(api_server: ApiServer) -> ApiServer:
 
 def declared(stack_file: Path) -> list[dict[str, Any]]:
     spec = parse_fleet(fleets.read(stack_file))
-    recorded, _ = engine.run(lambda: Fleet("fleet", FleetArgs(spec=spec)).outputs())
+    kubeconfigs = {each.name: "kubeconfig" for each in spec.clusters}
+    recorded, _ = engine.run(lambda: Fleet("fleet", FleetArgs(spec=spec, kubeconfigs=kubeconfigs)).outputs())
     return [each.inputs for each in recorded.declared if "apiVersion" in each.inputs]
 
 
@@ -63,14 +66,14 @@ def refusals(server: ApiServer, objects: list[tuple[str, dict[str, Any]]]) -> li
     return found
 
 
-@pytest.mark.parametrize("stack_file", fleets.stack_files(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("stack_file", _STACK_FILES, ids=lambda path: path.stem)
 def test_every_object_on_the_hub_is_taken(members_and_hub: ApiServer, stack_file: Path) -> None:
     objects = [("hub", each) for each in declared(stack_file) if each["kind"] != "Namespace"]
     assert objects
     assert refusals(members_and_hub, objects) == []
 
 
-@pytest.mark.parametrize("stack_file", fleets.stack_files(), ids=lambda path: path.stem)
+@pytest.mark.parametrize("stack_file", _STACK_FILES, ids=lambda path: path.stem)
 def test_every_object_is_taken_as_members_get_it(members_and_hub: ApiServer, stack_file: Path) -> None:
     objects = propagated(declared(stack_file))
     assert {"InferenceService", "Gateway", "VirtualService", "EnvoyFilter"} <= {body["kind"] for _, body in objects}

@@ -26,6 +26,7 @@ class Declared:
     parent: str
     dependencies: frozenset[str]
     deleted_with: str
+    protected: bool
 
 
 class Engine(pulumi.runtime.Mocks):
@@ -95,6 +96,7 @@ class Monitor(pulumi_mocks.MockMonitor):
                     parent=_name(request.parent),
                     dependencies=frozenset(map(_name, request.dependencies)),
                     deleted_with=_name(request.deletedWith),
+                    protected=request.protect,
                 )
             )
         return super().RegisterResource(request)

@@ -1,0 +1,74 @@
+"""`fleet versions`, done and printed. Its options are command.py; what was tested together is policies/compatibility.toml."""
+
+import argparse
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from components.spec import SpecError
+from operations.errors import FleetError
+from operations.preview.detached import read_spec, stack_file
+from policies import compatibility
+from policies.compatibility import COMPONENTS, Row, Site
+from stacks.config import parse_fleet
+
+
+def versions(arguments: argparse.Namespace) -> None:
+    """Raises FleetError."""
+    file = stack_file(arguments.stack)
+    try:
+        fleet = parse_fleet(read_spec(file))
+    except SpecError as error:
+        raise FleetError(f"{file.name}: {error}") from None
+    sites = list(compatibility.sites(fleet))
+    print(json.dumps([_described(each) for each in sites], indent=2) if arguments.json else "\n".join(lines(sites)))
+
+
+def _described(site: Site) -> dict[str, Any]:
+    row, step = compatibility.tested(site.versions), compatibility.next_step(site.versions)
+    return {
+        "cluster": site.cluster,
+        "versions": dict(site.versions),
+        "unknown": site.unknown,
+        "ran": bool(row and row.ran and not site.unknown),
+        "tests": None if site.unknown or row is None else [{"what": each.what, "how": each.how, "when": each.when.isoformat()} for each in row.tests],
+        "differs": {} if row else compatibility.nearest(site.versions).differs(site.versions),
+        "nextStep": None if step is None else dict(step.versions),
+    }
+
+
+def lines(sites: Sequence[Site]) -> Iterator[str]:
+    """What is printed. Clusters with the same versions are told together."""
+    if not sites:
+        yield "no cluster serves a model"
+    groups: dict[tuple[tuple[str, str | None], ...], list[str]] = {}
+    for each in sites:
+        groups.setdefault(tuple(each.versions.items()), []).append(each.cluster)
+    for versions, clusters in groups.items():
+        site = Site(cluster=clusters[0], versions=dict(versions))
+        yield f"{', '.join(clusters)}"
+        yield from (f"  {line}" for line in _site(site))
+
+
+def _site(site: Site) -> Iterator[str]:
+    row = compatibility.tested(site.versions) or compatibility.nearest(site.versions)
+    wrong = row.differs(site.versions)
+    width = max(map(len, COMPONENTS.values()))
+    for name, title in COMPONENTS.items():
+        told = site.versions[name] or "not told"
+        yield f"{title:{width}}  {told}" + (f"   tested: {row.versions[name]}" if name in wrong else "")
+    if wrong:
+        yield f"not tested together; the nearest row differs in {', '.join(COMPONENTS[name] for name in wrong)}"
+    elif site.unknown:
+        yield f"cannot be judged: nobody told the version of {', '.join(COMPONENTS[name] for name in site.unknown)}"
+    else:
+        yield "tested together:" if row.ran else "tested in part only, never run together:"
+        yield from (f"  {each.when}  {each.what} ({each.how})" for each in row.tests)
+    yield _step(site, compatibility.next_step(site.versions))
+
+
+def _step(site: Site, step: Row | None) -> str:
+    if step is None:
+        return "next step: none; nothing newer was tested"
+    moves: Mapping[str, str | None] = step.differs(site.versions)
+    return "next step: " + ", ".join(f"{COMPONENTS[name]} {version} → {step.versions[name]}" for name, version in moves.items())

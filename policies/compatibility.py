@@ -1,0 +1,149 @@
+"""Which versions were tested together, and which of them a stack has."""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from components.clusters import ClusterSpec, ExistingDriver
+from components.fleet_spec import FleetSpec
+from toolchain.pins import PINS
+
+FILE = Path(__file__).with_name("compatibility.toml")
+
+COMPONENTS: Mapping[str, str] = {
+    "kubernetes": "Kubernetes",
+    "karmada": "Karmada",
+    "kserve": "KServe",
+    "istio": "Istio",
+    "gatewayApi": "Gateway API",
+    "inferenceExtension": "inference extension",
+    "vllm": "vLLM",
+    "gpuOperator": "GPU operator",
+}
+"""As the file and stack files name them, and as people do."""
+# Without these nothing can be said of a cluster. The rest may not be there at all.
+REQUIRED = ("kubernetes", "karmada", "kserve", "istio", "vllm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """One thing that was tried with the versions of a row."""
+
+    what: str
+    how: str
+    when: date
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """Versions that were run together."""
+
+    versions: Mapping[str, str]
+    tests: Sequence[Trial]
+    ran: bool
+    """Whether a fleet of these versions was up and served. Otherwise `tests` say what alone was looked at."""
+
+    def differs(self, versions: Mapping[str, str | None]) -> dict[str, str | None]:
+        """What of `versions` is another version than the row's. Where a stack says nothing of a part, nothing differs."""
+        return {name: version for name, version in versions.items() if version is not None and not _same(version, self.versions[name])}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Site:
+    """One cluster with one vLLM: what has to be tested together."""
+
+    cluster: str
+    versions: Mapping[str, str | None]
+    """Of every one of COMPONENTS; None where the stack file does not say."""
+
+    @property
+    def unknown(self) -> list[str]:
+        return [name for name in REQUIRED if self.versions[name] is None]
+
+
+def _same(version: str, tested: str) -> bool:
+    """Whether `version` is the tested one. `1.36` is taken for any patch of it, as managed clusters name no more."""
+    return tested == version or tested.startswith(f"{version}.")
+
+
+@cache
+def matrix() -> tuple[Row, ...]:
+    """Rows of the file, newest first."""
+    return tuple(
+        Row(versions={name: each[name] for name in COMPONENTS}, tests=tuple(Trial(**test) for test in each["tests"]), ran=each["ran"])
+        for each in _read()["rows"]
+    )
+
+
+@cache
+def _read() -> dict[str, Any]:
+    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+
+
+def named(version: str) -> str:
+    """The release line of a version without a number of its own; any other as it is, without a leading `v`."""
+    return _read()["names"].get(version, version.removeprefix("v"))
+
+
+def vllm_of(image: str) -> str | None:
+    """The version in an image's tag; None where it tells none."""
+    tag = re.search(r":v?(\d+\.\d+\.\d+)(?![\d.])[\w.-]*$", image.partition("@")[0])
+    return tag[1] if tag else None
+
+
+def sites(fleet: FleetSpec) -> Iterator[Site]:
+    """Every cluster with every vLLM that runs there; one without a model with none."""
+    for cluster in fleet.clusters:
+        known = {**_of_cluster(cluster), "karmada": named(PINS.karmada)}
+        images = dict.fromkeys(
+            fleet.runtimes.for_accelerator(model.accelerator_in(cluster.name).type).image for model in fleet.models if cluster.name in model.placement.weights
+        )
+        for image in images:
+            yield Site(cluster=cluster.name, versions={name: known.get(name) for name in COMPONENTS} | {"vllm": vllm_of(image)})
+
+
+def _of_cluster(cluster: ClusterSpec) -> dict[str, str | None]:
+    if not isinstance(cluster.driver, ExistingDriver):
+        absent = dict.fromkeys(("gatewayApi", "inferenceExtension", "gpuOperator"), "none")
+        return {"kubernetes": named(PINS.kubernetes), "kserve": named(PINS.kserve), "istio": named(PINS.istio), **absent}
+    told = cluster.driver.versions
+    return {name: named(version) if version else None for name, version in told.model_dump(by_alias=True).items()} if told else {}
+
+
+def tested(versions: Mapping[str, str | None]) -> Row | None:
+    """The newest row in which all of `versions` were run together."""
+    return next((row for row in matrix() if not row.differs(versions)), None)
+
+
+def nearest(versions: Mapping[str, str | None]) -> Row:
+    """The row with the fewest differences, the newest of several."""
+    return min(matrix(), key=lambda row: len(row.differs(versions)))
+
+
+def next_step(versions: Mapping[str, str | None]) -> Row | None:
+    """The next row to go to: it ran, nothing in it is older than now, Kubernetes at most one minor version on. None where there is none.
+
+    Of several the one that changes least: several small steps show sooner which of them breaks something.
+    """
+    here = tested(versions)
+    ahead = [row for row in matrix() if row.ran and row is not here and row.differs(versions) and _is_step(versions, row.versions)]
+    return min(ahead, key=lambda row: len(row.differs(versions)), default=None)
+
+
+def _is_step(now: Mapping[str, str | None], then: Mapping[str, str]) -> bool:
+    for name, version in now.items():
+        before, after = _numbers(version), _numbers(then[name])
+        if before and (not after or after[: len(before)] < before):
+            return False
+        if name == "kubernetes" and len(before) > 1 and len(after) > 1 and after[0] == before[0] and after[1] > before[1] + 1:
+            return False
+    return True
+
+
+def _numbers(version: str | None) -> tuple[int, ...]:
+    return tuple(int(each) for each in re.findall(r"\d+", version or ""))

@@ -1,0 +1,24 @@
+"""The GPU pools at their largest cost no more than the environment's budget.
+
+Why: a pool's upper bound is a promise to pay; an autoscaler keeps it in a night.
+
+Mend: lower `nodes` or `maxNodes`, or raise `monthlyBudget` of the environment in policies/environments.yaml, where its prices
+stand too.
+"""
+
+from collections.abc import Iterator
+
+from policies.cost import monthly
+from policies.declared import Stack
+from policies.rule import Finding
+
+
+def check(stack: Stack) -> Iterator[Finding]:
+    budget = stack.settings.monthly_budget
+    if stack.spec is None or budget is None:
+        return
+    cost, unpriced = monthly(stack.spec, stack.settings)
+    if cost > budget:
+        yield Finding(says=f"the pools cost {cost:,.0f} a month at their largest, and the budget is {budget:,.0f}")
+    for each in unpriced:
+        yield Finding(says=f"pool {each} has no price in `gpuHourPrices`: the budget cannot be checked")

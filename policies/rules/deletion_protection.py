@@ -1,0 +1,25 @@
+"""Clusters that the stack makes are protected from deletion.
+
+Why: a name changed in a stack file deletes the old cluster with all that runs on it; with protection the engine refuses until
+someone says that it is meant.
+
+Mend: set `protect: true` on the hub and on the cluster in the stack file; to delete one, take it out again and apply, or
+`pulumi state unprotect` it.
+"""
+
+from collections.abc import Iterator
+
+from components.driver_commands import DRIVER
+from policies.declared import Stack, text
+from policies.rule import Finding
+
+LOCAL = False
+# Types of Pulumi's providers that make a cluster.
+_CLUSTERS = ("aws:eks/cluster:Cluster", "eks:index:Cluster", "gcp:container/cluster:Cluster", "azure-native:containerservice:ManagedCluster")
+
+
+def check(stack: Stack) -> Iterator[Finding]:
+    for each in stack.resources:
+        makes = each.type.startswith("command:") and text(each.props.get("create")).startswith(f"{DRIVER} cluster ")
+        if (makes or each.type in _CLUSTERS) and not each.protected:
+            yield Finding(says=f"`{each.name}` makes a cluster and is not protected from deletion", made_by=each)

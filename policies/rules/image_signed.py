@@ -1,0 +1,30 @@
+"""Where signatures are required, clusters verify them.
+
+Why: a digest says which image runs, a signature says who made it; only an admission policy in the cluster refuses one without.
+
+Mend: declare an ImageValidatingPolicy or ClusterPolicy of Kyverno, or a ClusterImagePolicy of Sigstore's policy-controller, and
+let it go to every member; or take `signed` out of the environment in policies/environments.yaml.
+"""
+
+from collections.abc import Iterator
+
+from policies.declared import Placed, Stack, items, mappings, text
+from policies.karmada import goes_everywhere
+from policies.rule import Finding
+
+
+def _verifies(each: Placed) -> bool:
+    group, spec = text(each.body.get("apiVersion")), each.body.get("spec") or {}
+    if each.kind in ("ImageValidatingPolicy", "ClusterPolicy"):
+        enforced = "Deny" in items(spec.get("validationActions")) or text(spec.get("validationFailureAction")).lower() == "enforce"
+        attested = spec.get("attestors") or any(rule.get("verifyImages") for rule in mappings(spec.get("rules")))
+        return ("kyverno.io/" in group) and enforced and bool(attested)
+    return group.startswith("policy.sigstore.dev/") and spec.get("mode", "enforce") == "enforce" and bool(spec.get("authorities"))
+
+
+def check(stack: Stack) -> Iterator[Finding]:
+    if not stack.settings.signed:
+        return
+    found = [each for each in stack.of_kind("ImageValidatingPolicy", "ClusterPolicy", "ClusterImagePolicy") if _verifies(each)]
+    if not any(goes_everywhere(stack, each) for each in found):
+        yield Finding(says="the environment requires signed images, and no policy that refuses unsigned ones goes to every member")

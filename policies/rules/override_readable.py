@@ -1,0 +1,17 @@
+"""Override policies change objects in a way that rules can follow.
+
+Why: an override is applied after every check, in the cluster. One that cannot be worked out here could put in anything: an image
+without a digest, a privileged container.
+
+Mend: name clusters by `targetCluster.clusterNames`, and use `plaintext` with the operators `replace` and `add`.
+"""
+
+from collections.abc import Iterator
+
+from policies.declared import Stack
+from policies.rule import Finding
+
+
+def check(stack: Stack) -> Iterator[Finding]:
+    for policy, what in stack.opaque_overrides:
+        yield Finding(says=f"cannot be followed because of {what}", on=policy)

@@ -1,0 +1,60 @@
+"""No secret stands in plain text in an object, and none reaches a process by an environment variable.
+
+Why: whoever may read a ConfigMap or a pod reads it, on the hub and on every member; environment variables also show in crash
+reports and in the processes that a server starts.
+
+Mend: keep it in a secret store, let an operator such as External Secrets write the Secret in each member, and mount it as a file.
+Change a secret that was pushed in plain text: it is known.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Any, cast
+
+from policies.declared import Stack, at, items, mappings, text
+from policies.pods import name_of, pods
+from policies.rule import Finding
+
+_NAMES = re.compile(r"(^|_)(API_?KEY|ACCESS_KEY(_ID)?|PRIVATE_KEY|SECRET(_KEY)?|TOKEN|PASSWORD|PASSWD|CREDENTIALS?)$")
+_ARGUMENTS = re.compile(r"--(api-key|hf-token)\b")
+_LOOKS_LIKE = {
+    "a private key": re.compile(r"-----BEGIN ([A-Z]+ )?PRIVATE KEY-----"),
+    "an AWS access key": re.compile(r"\b(AKIA|ASIA)[0-9A-Z]{16}\b"),
+    "a token of Hugging Face": re.compile(r"\bhf_[A-Za-z0-9]{30,}\b"),
+    "a token of GitHub": re.compile(r"\b(ghp|gho|ghs|github_pat)_[A-Za-z0-9_]{30,}\b"),
+    "an API key": re.compile(r"\bsk-[A-Za-z0-9_-]{32,}\b"),
+    "a signed token": re.compile(r"\beyJ[A-Za-z0-9_-]{10,}\.eyJ[A-Za-z0-9_-]{10,}\.[A-Za-z0-9_-]{10,}\b"),
+}
+
+
+def check(stack: Stack) -> Iterator[Finding]:
+    for pod in pods(stack):
+        for container in pod.every:
+            where = f"container `{name_of(container)}`"
+            for each in mappings(container.get("env")):
+                if each.get("value") and _NAMES.search(text(each.get("name")).upper()):
+                    yield Finding(says=f"{where}: environment variable `{each['name']}` holds a secret in plain text", on=pod.owner)
+                if at(each, "valueFrom", "secretKeyRef") is not None:
+                    yield Finding(says=f"{where}: environment variable `{each.get('name')}` is filled from a Secret", on=pod.owner)
+            if any("secretRef" in each for each in mappings(container.get("envFrom"))):
+                yield Finding(says=f"{where}: `envFrom` fills environment variables from a Secret", on=pod.owner)
+            words = [text(each) for field in ("command", "args") for each in items(container.get(field))]
+            if found := [match[0] for each in words if (match := _ARGUMENTS.match(each))]:
+                yield Finding(says=f"{where}: argument `{found[0]}` is a secret in plain text", on=pod.owner)
+    # The value is not shown: a preview's output is kept, and read by more people than the secret is meant for.
+    for each in stack.placed(*{other.kind for other in stack.objects} - {"Secret", "SealedSecret"}):
+        for path, value in _texts(each.body, ""):
+            for what, pattern in _LOOKS_LIKE.items():
+                if pattern.search(value):
+                    yield Finding(says=f"`{path}` holds what looks like {what}", on=each)
+
+
+def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, each in cast(dict[str, Any], value).items():
+            yield from _texts(each, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for place, each in enumerate(cast(list[Any], value)):
+            yield from _texts(each, f"{path}[{place}]")

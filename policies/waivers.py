@@ -1,0 +1,94 @@
+"""Waivers: a breach that is accepted for a time, for a reason, by name. waivers.yaml holds them.
+
+A waiver speaks of one rule, one stack and one resource. It ends on a date, and then it fails the preview until it is taken out
+or renewed: nothing is accepted for ever by being forgotten.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import date
+from pathlib import Path
+from typing import Annotated, Any
+
+import yaml
+from pydantic import AfterValidator, Field
+
+from components.spec import Problem, Spec, SpecError, closest, parse, refuse
+from policies.rule import Finding, Rule
+
+FILE = Path(__file__).with_name("waivers.yaml")
+# A longer one is no exception any more.
+LONGEST_DAYS = 366
+
+
+def _date(value: str) -> str:
+    try:
+        date.fromisoformat(value)
+    except ValueError:
+        raise refuse("must be a date such as `2027-01-31`") from None
+    return value
+
+
+class Waiver(Spec):
+    """One accepted breach."""
+
+    rule: str
+    stack: str
+    resource: Annotated[str, Field(min_length=1)]
+    """The resource's name as the preview shows it, or `stack` for a breach of the stack as a whole."""
+    reason: Annotated[str, Field(min_length=10)]
+    expires: Annotated[str, AfterValidator(_date)]
+    """The last day on which it holds, at most a year ahead."""
+
+    @property
+    def last_day(self) -> date:
+        return date.fromisoformat(self.expires)
+
+    def covers(self, stack: str, rule: str, finding: Finding) -> bool:
+        return (self.stack, self.rule, self.resource) == (stack, rule, finding.subject)
+
+
+class _File(Spec):
+    waivers: tuple[Waiver, ...] = ()
+
+
+def read(file: Path = FILE) -> Any:
+    """The file as YAML has it, dates as text. Raises SpecError for one that cannot be read."""
+    try:
+        # Dates stay text: a typed one would be refused for its type before it is looked at.
+        return yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
+    except (OSError, yaml.YAMLError) as error:
+        raise SpecError([Problem((), f"cannot be read: {error}")]) from None
+
+
+def waivers(raw: Any, rules: Sequence[Rule], today: date) -> tuple[Waiver, ...]:
+    """Every waiver. Raises SpecError: wrong types, rules that do not exist, dates too far ahead."""
+    known = [each.name for each in rules]
+
+    def problems(whole: _File) -> Iterator[Problem]:
+        for place, each in enumerate(whole.waivers):
+            if each.rule not in known:
+                yield Problem(("waivers", place, "rule"), "no such rule", each.rule, _known(each.rule, known))
+            if (each.last_day - today).days > LONGEST_DAYS:
+                yield Problem(("waivers", place, "expires"), "must be at most a year ahead", each.expires, "renew it then, if it is still wanted")
+
+    return parse(_File, raw, problems, ("waivers",)).waivers
+
+
+def _known(name: str, known: Sequence[str]) -> str:
+    alike = closest(name, known) or ""
+    return alike if alike.startswith("known") else f"{alike} known: {', '.join(f'`{each}`' for each in known)}"
+
+
+def expired(waivers: Iterable[Waiver], stack: str, today: date) -> Iterator[str]:
+    """What is said of each waiver of `stack` whose time is over."""
+    for each in waivers:
+        if each.stack == stack and each.last_day < today:
+            yield (
+                f"waiver of `{each.rule}` for `{each.resource}` expired on {each.expires}; its reason was: {each.reason}\n"
+                "mend: mend the breach and take the waiver out of policies/waivers.yaml, or renew it there"
+            )
+
+
+def standing(waivers: Iterable[Waiver], stack: str, today: date) -> list[Waiver]:
+    """The waivers of `stack` that hold today."""
+    return [each for each in waivers if each.stack == stack and each.last_day >= today]

@@ -1,0 +1,97 @@
+"""The matrix of tested versions, where a stack stands in it, and the next step."""
+
+from datetime import date
+
+import pytest
+
+from operations.versions import cli
+from policies import compatibility
+from policies.compatibility import COMPONENTS, Row, Site, Trial
+from stacks.config import parse_fleet
+from tests.policies import changes
+from tests.policies.changes import AMERICAS
+from tests.unit import fleets
+from toolchain.pins import PINS
+
+_NONE = dict.fromkeys(COMPONENTS, "none")
+_TEST = (Trial(what="everything", how="make test", when=date(2026, 11, 21)),)
+
+
+def row(*, ran: bool = True, **versions: str) -> Row:
+    return Row(versions={**_NONE, "karmada": "1.16.0", "kserve": "0.20.0", "istio": "1.31", "vllm": "0.32.0", **versions}, tests=_TEST, ran=ran)
+
+
+def site(**versions: str | None) -> dict[str, str | None]:
+    return {**row().versions, "kubernetes": "1.36.3", **versions}
+
+
+@pytest.fixture
+def rows(monkeypatch: pytest.MonkeyPatch) -> list[Row]:
+    held: list[Row] = []
+    monkeypatch.setattr(compatibility, "matrix", lambda: tuple(held))
+    return held
+
+
+def test_what_this_clone_runs_has_a_row_that_ran() -> None:
+    now = {
+        "kubernetes": PINS.kubernetes,
+        "karmada": PINS.karmada,
+        "kserve": PINS.kserve,
+        "istio": compatibility.named(PINS.istio),
+        "vllm": PINS.vllm,
+        "gatewayApi": "none",
+        "inferenceExtension": "none",
+        "gpuOperator": "none",
+    }
+    found = compatibility.tested(now)
+    assert found is not None
+    assert found.ran, "a new pin needs a run of the tests, and a row"
+
+
+def test_the_local_stack_stands_in_the_matrix() -> None:
+    sites = list(compatibility.sites(parse_fleet(fleets.read(fleets.REPO / "stacks" / "Pulumi.local.yaml"))))
+    assert {each.cluster for each in sites} == {"us-east", "us-west", "eu-west"}
+    assert all(compatibility.tested(each.versions) and not each.unknown for each in sites)
+
+
+def test_a_release_without_a_patch_is_any_patch_of_it(rows: list[Row]) -> None:
+    rows.append(row(kubernetes="1.36.3"))
+    assert compatibility.tested(site(kubernetes="1.36"))
+    assert compatibility.tested(site(kubernetes="1.36.3"))
+    assert not compatibility.tested(site(kubernetes="1.36.4"))
+    assert not compatibility.tested(site(kubernetes="1.3"))
+
+
+def test_the_next_step_is_small_forward_and_was_run(rows: list[Row]) -> None:
+    far, near = row(kubernetes="1.37.0", kserve="0.21.0", vllm="0.33.0"), row(kubernetes="1.37.0")
+    rows.extend([row(kubernetes="1.38.1"), far, row(kubernetes="1.37.0", vllm="0.31.0"), row(kubernetes="1.36.9", ran=False), near, row(kubernetes="1.36.3")])
+    assert compatibility.next_step(site()) == near
+    rows.remove(near)
+    assert compatibility.next_step(site()) == far
+    rows.remove(far)
+    # What is left is two minor versions of Kubernetes ahead, older in a part, or was never run.
+    assert compatibility.next_step(site()) is None
+
+
+def test_versions_outside_name_the_nearest_row(rows: list[Row]) -> None:
+    rows.extend([row(kubernetes="1.30.0", istio="1.20"), row(kubernetes="1.36.3")])
+    told = "\n".join(cli.lines([Site(cluster="east", versions=site(istio="1.30")), Site(cluster="west", versions=site(istio="1.30"))]))
+    assert told.startswith("east, west\n")
+    assert "Istio                1.30   tested: 1.31" in told
+    assert "not tested together; the nearest row differs in Istio" in told
+    assert "next step: Istio 1.30 → 1.31" in told
+
+
+def test_a_cluster_that_tells_no_version_cannot_be_judged(rows: list[Row]) -> None:
+    rows.append(row(kubernetes="1.36.3"))
+    told = "\n".join(cli.lines([Site(cluster="east", versions=site(kserve=None))]))
+    assert "cannot be judged: nobody told the version of KServe" in told
+    assert "tested together" not in told
+
+
+def test_the_version_of_vllm_is_that_of_the_image_that_runs() -> None:
+    spec = changes.read(AMERICAS)
+    spec["runtimes"]["vllm"]["image"] = f"registry.example.com/llm/vllm-openai:v0.32.0-cu130@{changes.DIGEST}"
+    assert {each.versions["vllm"] for each in compatibility.sites(parse_fleet(spec))} == {"0.32.0"}
+    spec["runtimes"]["vllm"]["image"] = f"registry.example.com/llm/vllm-openai@{changes.DIGEST}"
+    assert {each.versions["vllm"] for each in compatibility.sites(parse_fleet(spec))} == {None}
