@@ -3,6 +3,7 @@
 It decides nothing about any of them; each concern is a module of its own.
 """
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,7 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components import failover_budget, labels
+from components import failover_budget, fleet_plan, labels
 from components.clusters import Cluster, ClusterArgs, ClusterSpec, ExistingDriver
 from components.control_planes import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
 from components.doors import Door, Gateways, GatewaysArgs
@@ -60,6 +61,7 @@ class Fleet(pulumi.ComponentResource):
     clusters: dict[str, Any]
     placements: dict[str, Any]
     failover: dict[str, Any]
+    plan: dict[str, Any]
     kubeconfigs: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -75,8 +77,10 @@ class Fleet(pulumi.ComponentResource):
         mesh = Mesh("mesh", MeshArgs(failover=spec.failover.requests, streams=spec.failover.streams, doors=doors, requires=shared), hub.objects)
         runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=spec.failover.requests), hub.objects)
         before_models = [*federation.rules, *runtimes.objects]
-        for model in spec.models:
-            self._model(model, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
+        plan = fleet_plan.plan(spec, dt.datetime.now(tz=dt.UTC).date())
+        for model, planned in zip(spec.models, plan.models, strict=True):
+            self._model(model, planned, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
+        self._tell(plan)
 
         self.endpoints = pulumi.Output.from_input(
             {
@@ -87,7 +91,7 @@ class Fleet(pulumi.ComponentResource):
         self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}
         self.placements = {model.name: _placement_output(model) for model in spec.models}
         self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
-        self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
+        self.plan = fleet_plan.output(spec, plan)
         known: dict[str, pulumi.Input[str]] = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
         self.kubeconfigs = pulumi.Output.secret(pulumi.Output.all(**known))
         self.register_outputs(self.outputs())
@@ -99,6 +103,7 @@ class Fleet(pulumi.ComponentResource):
             "clusters": self.clusters,
             "placements": self.placements,
             "failover": self.failover,
+            "plan": self.plan,
             "kubeconfigs": self.kubeconfigs,
         }
 
@@ -167,6 +172,7 @@ class Fleet(pulumi.ComponentResource):
     def _model(
         self,
         model: ModelSpec,
+        planned: fleet_plan.ModelPlan,
         fleet: FleetSpec,
         hub: _Hub,
         doors: Mapping[str, Door],
@@ -185,6 +191,13 @@ class Fleet(pulumi.ComponentResource):
         Routes(f"{model.name}-routes", RoutesArgs(routes=routes, clusters=regions, requires=before_routes), hub.objects)
         served = Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
         pulumi.log.info(failover_budget.describe(failover_budget.promise(fleet, model)), served)
+        pulumi.log.info(fleet_plan.describe(planned), served)
+
+    def _tell(self, plan: fleet_plan.FleetPlan) -> None:
+        """What is true of the whole fleet, at the end of a preview."""
+        pulumi.log.info(fleet_plan.describe_fleet(plan), self)
+        for warning in plan.warnings:
+            pulumi.log.warn(warning, self)
 
 
 def _model_endpoint(model: ModelSpec, doors: Mapping[str, Door]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pydantic import Field
 
 from components.clusters import ClusterSpec, HubSpec
 from components.failover import FailoverSpec
+from components.planning import PlanningSpec
 from components.serving import ModelSpec, RuntimesSpec
 from components.spec import Spec
 
@@ -19,6 +20,7 @@ class FleetSpec(Spec):
     runtimes: RuntimesSpec = RuntimesSpec()
     failover: FailoverSpec = FailoverSpec()
     models: tuple[ModelSpec, ...] = ()
+    planning: PlanningSpec = PlanningSpec()
 
     @cached_property
     def by_name(self) -> dict[str, ClusterSpec]:

@@ -75,8 +75,18 @@ ModelSource = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
 
+class LatentAttention(Spec):
+    """Numbers of multi-head latent attention (MLA), which keeps one latent per token in place of keys and values."""
+
+    kv_lora_rank: Count
+    """kv_lora_rank"""
+    qk_rope_head_size: Count
+    """qk_rope_head_dim"""
+
+
 class ModelFacts(Spec):
-    """The architecture of a model, as its config.json has it. Rules and plans are computed from it."""
+    """The architecture of a model, as its config.json has it. Rules and plans are computed from it. `fleet model inspect` prints
+    it for a model directory or an artifact."""
 
     attention_heads: Count
     """num_attention_heads"""
@@ -91,11 +101,22 @@ class ModelFacts(Spec):
     max_model_length: Count
     """max_position_embeddings: the longest sequence in tokens."""
     intermediate_size: Count | None = None
-    """intermediate_size; of a mixture of experts moe_intermediate_size. Only rules need it."""
+    """intermediate_size; of a mixture of experts moe_intermediate_size."""
     vocabulary_size: Count | None = None
-    """vocab_size. Only rules need it."""
+    """vocab_size. Without it plans reserve memory for a large one."""
     experts: Count | None = None
     """Experts of each layer: num_experts, n_routed_experts or num_local_experts. None for a model without."""
+    experts_per_token: Count | None = None
+    """num_experts_per_tok. Only plans need it, as those below."""
+    head_size: Count | None = None
+    """head_dim; without it hiddenSize / attentionHeads."""
+    weight_bytes: Count | None = None
+    """Bytes of the weight files; without them two per parameter, or what the quantization makes of it."""
+    sliding_window: Count | None = None
+    """sliding_window: tokens that some layers look back."""
+    full_attention_layers: Annotated[int, Field(ge=0)] | None = None
+    """Layers without that window; 0 where all have it. Without this number plans count a window for nothing."""
+    mla: LatentAttention | None = None
 
 
 class ObjectivesSpec(Spec):
@@ -111,6 +132,17 @@ class ObjectivesSpec(Spec):
     """The longest from the death of a region until its replicas are ready in others."""
 
 
+class LoadSpec(Spec):
+    """What callers ask of a model, over all front doors together. Plans are made for it; nothing enforces it."""
+
+    requests_per_second: Annotated[float, Field(gt=0)]
+    """At the busiest time that is planned for."""
+    input_tokens: Count
+    """Of a prompt, in the mean."""
+    output_tokens: Count
+    """Of an answer, in the mean."""
+
+
 class ModelSpec(Spec):
     """One model that the fleet serves."""
 
@@ -124,6 +156,8 @@ class ModelSpec(Spec):
     """Over all clusters together."""
     runtime: ModelRuntimeSpec = ModelRuntimeSpec()
     objectives: ObjectivesSpec = ObjectivesSpec()
+    load: LoadSpec | None = None
+    """Without it plans know how much fits, and not how much is needed."""
     rollout: Literal["surge", "replace"] = "surge"
     """How a change reaches the replicas of a cluster. `surge` starts a new one before it stops an old one, and needs the
     GPUs of one replica free; `replace` needs none, and leaves the cluster one replica short meanwhile."""

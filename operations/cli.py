@@ -1,4 +1,4 @@
-"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model.
+"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model, plan.
 
 `fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
 """
@@ -22,6 +22,7 @@ from operations.drill import command as drill_command
 from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.model import command as model_command
+from operations.plan import command as plan_command
 from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend, run_up, select
 from toolchain import paths, tools
@@ -191,6 +192,7 @@ def parser() -> argparse.ArgumentParser:
     bench_command.add_command(commands)
     drill_command.add_commands(commands)
     model_command.add_commands(commands)
+    plan_command.add_command(commands)
     return top
 
 
