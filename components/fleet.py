@@ -12,7 +12,8 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components import failover_budget, fleet_plan, labels
+from components import choice, failover_budget, fleet_plan, labels
+from components.choice import Choice
 from components.clusters import Cluster, ClusterArgs, ClusterSpec, ExistingDriver
 from components.control_planes import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
 from components.doors import Door, Gateways, GatewaysArgs
@@ -33,6 +34,8 @@ MEMBER_CONTROL_PLANES: tuple[ControlPlaneName, ...] = ("kserve", "istio")
 @dataclass(frozen=True, kw_only=True)
 class FleetArgs:
     spec: FleetSpec
+    # What of it the planner chose: told at the models.
+    choices: tuple[Choice, ...] = ()
     # Kubeconfig of each cluster with driver `existing`, by name.
     kubeconfigs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
@@ -78,8 +81,13 @@ class Fleet(pulumi.ComponentResource):
         runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=spec.failover.requests), hub.objects)
         before_models = [*federation.rules, *runtimes.objects]
         plan = fleet_plan.plan(spec, dt.datetime.now(tz=dt.UTC).date())
+        chosen = {each.model: each for each in args.choices}
         for model, planned in zip(spec.models, plan.models, strict=True):
-            self._model(model, planned, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
+            served = self._model(model, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
+            pulumi.log.info(failover_budget.describe(failover_budget.promise(spec, model)), served)
+            pulumi.log.info(fleet_plan.describe(planned), served)
+            if model.name in chosen:
+                _tell_choice(chosen[model.name], served)
         self._tell(plan)
 
         self.endpoints = pulumi.Output.from_input(
@@ -172,13 +180,12 @@ class Fleet(pulumi.ComponentResource):
     def _model(
         self,
         model: ModelSpec,
-        planned: fleet_plan.ModelPlan,
         fleet: FleetSpec,
         hub: _Hub,
         doors: Mapping[str, Door],
         before: list[pulumi.Resource],
         before_routes: list[pulumi.Resource],
-    ) -> None:
+    ) -> Model:
         overrides = cluster_overrides(model, fleet.runtimes)
         placement = Placement(
             f"{model.name}-placement",
@@ -189,15 +196,19 @@ class Fleet(pulumi.ComponentResource):
         routes = ModelRoutes(model=model.name, endpoints=endpoints, failover=fleet.failover.requests, streams=fleet.failover.streams)
         regions = {each.name: each.region for each in fleet.clusters}
         Routes(f"{model.name}-routes", RoutesArgs(routes=routes, clusters=regions, requires=before_routes), hub.objects)
-        served = Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
-        pulumi.log.info(failover_budget.describe(failover_budget.promise(fleet, model)), served)
-        pulumi.log.info(fleet_plan.describe(planned), served)
+        return Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
 
     def _tell(self, plan: fleet_plan.FleetPlan) -> None:
         """What is true of the whole fleet, at the end of a preview."""
         pulumi.log.info(fleet_plan.describe_fleet(plan), self)
         for warning in plan.warnings:
             pulumi.log.warn(warning, self)
+
+
+def _tell_choice(each: Choice, served: Model) -> None:
+    """A choice that nobody has kept may be another one tomorrow."""
+    tell = pulumi.log.info if each.kept else pulumi.log.warn
+    tell(choice.describe(each), served)
 
 
 def _model_endpoint(model: ModelSpec, doors: Mapping[str, Door]) -> dict[str, Any]:

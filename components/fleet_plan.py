@@ -12,10 +12,10 @@ from typing import Any
 from components import failover_budget
 from components.clusters import ClusterSpec
 from components.failover_budget import Promise
-from components.fleet_spec import FleetSpec
+from components.fleet_spec import FleetBase, FleetSpec
 from components.gpu_pools import AcceleratorSpec, GpuPoolSpec, nodes_of
 from components.placement import division, policy_weights
-from components.serving import ModelSpec
+from components.serving import ModelBase, ModelSpec
 from planning import cost, losses, prices, sizing
 from planning.accelerators import ACCELERATORS, CPU, canonical
 from planning.cost import Pool
@@ -130,7 +130,7 @@ def plan(fleet: FleetSpec, today: dt.date) -> FleetPlan:
 # What planning/ is asked with
 
 
-def shape(model: ModelSpec) -> Shape:
+def shape(model: ModelBase) -> Shape:
     """The architecture as it is served."""
     facts, runtime = model.facts, model.runtime
     mla = facts.mla
@@ -155,7 +155,7 @@ def shape(model: ModelSpec) -> Shape:
     )
 
 
-def engine(model: ModelSpec, count: int) -> Engine:
+def engine(model: ModelBase, count: int) -> Engine:
     """What vLLM is told on `count` GPUs."""
     runtime = model.runtime
     return Engine(
@@ -168,28 +168,28 @@ def engine(model: ModelSpec, count: int) -> Engine:
     )
 
 
-def load(model: ModelSpec) -> Load | None:
+def load(model: ModelBase) -> Load | None:
     declared = model.load
     if declared is None:
         return None
     return Load(requests_per_second=declared.requests_per_second, input_tokens=declared.input_tokens, output_tokens=declared.output_tokens)
 
 
-def efficiency(fleet: FleetSpec, model: str, accelerator: str) -> Efficiency:
+def efficiency(fleet: FleetBase, model: str, accelerator: str) -> Efficiency:
     """What was measured of this model on this GPU type, else of any model, else the prior."""
     found = [each for each in fleet.planning.calibration if canonical(each.accelerator) == canonical(accelerator) and each.model in (model, None)]
     best = next((each for each in found if each.model == model), next(iter(found), None))
     return Efficiency() if best is None else Efficiency(memory=best.memory, compute=best.compute, source=best.source)
 
 
-def size(fleet: FleetSpec, model: ModelSpec, accelerator: AcceleratorSpec) -> Size:
+def size(fleet: FleetBase, model: ModelBase, accelerator: AcceleratorSpec) -> Size:
     """A replica on GPUs."""
     goals = Goals(first_token=model.objectives.time_to_first_token_seconds, between_tokens=model.objectives.inter_token_seconds)
     speeds = efficiency(fleet, model.name, accelerator.type)
     return sizing.size(shape(model), ACCELERATORS[accelerator.type], engine(model, accelerator.count), load(model), goals, speeds)
 
 
-def known_prices(fleet: FleetSpec) -> tuple[Price, ...]:
+def known_prices(fleet: FleetBase) -> tuple[Price, ...]:
     """Those of the stack file, then the catalogue's."""
     own = [
         Price(
@@ -225,7 +225,7 @@ def _site(fleet: FleetSpec, model: ModelSpec, cluster: str, replicas: int, known
     accelerator = model.accelerator_in(cluster)
     if accelerator.type == CPU:
         return Site(cluster=cluster, accelerator=accelerator, replicas=replicas, size=None, efficiency="", dollars_per_replica_hour=0.0)
-    dollars = _dollars_per_gpu(fleet.by_name[cluster], accelerator.type, known)
+    dollars = dollars_per_gpu(fleet.by_name[cluster], accelerator.type, known)
     return Site(
         cluster=cluster,
         accelerator=accelerator,
@@ -236,7 +236,7 @@ def _site(fleet: FleetSpec, model: ModelSpec, cluster: str, replicas: int, known
     )
 
 
-def _dollars_per_gpu(cluster: ClusterSpec, gpu: str, known: tuple[Price, ...]) -> float | None:
+def dollars_per_gpu(cluster: ClusterSpec, gpu: str, known: tuple[Price, ...]) -> float | None:
     """By the hour: the mean over the cluster's pools of this type, as nothing says which of them a replica is put in."""
     quotes = [(pool.gpus, pool_quote(cluster, pool, known)) for pool in cluster.gpu_pools if pool.accelerator == gpu and pool.gpus]
     if not quotes or any(quote is None for _, quote in quotes):

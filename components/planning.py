@@ -45,9 +45,11 @@ class CalibrationSpec(Spec):
 
 
 class PlanningSpec(Spec):
-    """Numbers for plans. Nothing of it changes what is deployed, but where the planner chooses."""
+    """Numbers for plans. They change what is deployed only where the planner chooses."""
 
     prices: tuple[PriceSpec, ...] = ()
     calibration: tuple[CalibrationSpec, ...] = ()
     target_load: Share = 0.7
     """How full a replica is planned: the rest is for bursts, and for requests that are longer than the mean."""
+    move_above_percent: Annotated[float, Field(ge=0, lt=100)] = 10.0
+    """By how much another place must be cheaper before a model that has one is moved."""

@@ -20,7 +20,7 @@ from components.driver_commands import driver_command, inside, result
 from components.failover import RequestFailoverSpec
 from components.gpu_pools import AcceleratorSpec
 from components.hub_objects import hub_object
-from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementSpec
+from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementEntry, PlacementSpec
 from components.serving_arguments import CPU_VLLM, GPU_VLLM, MODEL_PATH, Count, ModelRuntimeSpec, parser_table, rendered, shapes_answers
 from components.spec import Spec, dns_name, refuse
 from planning.accelerators import CPU
@@ -143,17 +143,14 @@ class LoadSpec(Spec):
     """Of an answer, in the mean."""
 
 
-class ModelSpec(Spec):
-    """One model that the fleet serves."""
+class ModelBase(Spec):
+    """What is known of a model before it has a place."""
 
     name: ModelName
     """Its name in paths and in the `model` field of requests."""
     source: ModelSource
     """Where the weights come from: oci://, hf://, s3:// or pvc://."""
     facts: ModelFacts
-    accelerator: AcceleratorSpec
-    replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Over all clusters together."""
     runtime: ModelRuntimeSpec = ModelRuntimeSpec()
     objectives: ObjectivesSpec = ObjectivesSpec()
     load: LoadSpec | None = None
@@ -161,6 +158,29 @@ class ModelSpec(Spec):
     rollout: Literal["surge", "replace"] = "surge"
     """How a change reaches the replicas of a cluster. `surge` starts a new one before it stops an old one, and needs the
     GPUs of one replica free; `replace` needs none, and leaves the cluster one replica short meanwhile."""
+
+
+class ModelEntry(ModelBase):
+    """One model that the fleet serves, as a stack file has it. What is left out of accelerator, replicas and placement.clusters
+    is chosen: docs/planning.md."""
+
+    accelerator: AcceleratorSpec | None = None
+    """What a replica runs on. Left out: the cheapest GPUs of the model's clusters that keep its objectives."""
+    replicas: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Over all clusters together. Left out: as few as the load needs."""
+    placement: PlacementEntry = PlacementEntry()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to choose."""
+        return self.accelerator is not None and self.replicas is not None and bool(self.placement.clusters)
+
+
+class ModelSpec(ModelBase):
+    """One model that the fleet serves, with everything decided."""
+
+    accelerator: AcceleratorSpec
+    replicas: int
     placement: PlacementSpec
 
     def accelerator_in(self, cluster: str) -> AcceleratorSpec:
