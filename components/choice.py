@@ -7,36 +7,28 @@ models and does not know what was chosen.
 
 import datetime as dt
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import dataclass
 from typing import Any
 
 from pydantic import Field
 
-from components import fleet_plan
-from components.clusters import ClusterSpec
+from components.contradictions import contradictions
 from components.fleet_spec import FleetBase, FleetEntry, FleetSpec
-from components.gpu_pools import AcceleratorSpec, nodes_of
-from components.placement import PlacementClusterSpec, PlacementEntry, PlacementSpec, division, policy_weights
-from components.serving import ModelEntry, ModelSpec, ObjectivesSpec
-from components.spec import NOTHING, Problem, Spec
+from components.gpu_pools import AcceleratorSpec
+from components.market import Market, wanted_of
+from components.placement import PlacementClusterSpec, PlacementSpec, division, policy_weights
+from components.serving import ModelEntry, ModelSpec
+from components.spec import Problem, Spec
 from planning import choice, losses
-from planning.accelerators import ACCELERATORS, CPU, canonical
-from planning.capacity import Nodes, largest_node
-from planning.choice import Option, Placed, Placement, Wanted, hourly, key
+from planning.accelerators import CPU
+from planning.capacity import Nodes
+from planning.choice import Key, Option, Placed, Placement, Wanted, hourly, key
 from planning.division import divide
 from planning.losses import Served
-from planning.model_size import split_problems
-from planning.prices import HOURS_PER_MONTH, Price
-from planning.sizing import Size
+from planning.prices import HOURS_PER_MONTH
 
-# GPUs of a replica that are tried. More than 8 are one machine nowhere.
-_COUNTS = (1, 2, 4, 8)
 # Rounds in which room is kept back for what moves after a loss.
 _ROUNDS = 8
-_PLENTY = 1_000_000
-# What a contradiction may be made of besides what the stack file says of the model itself.
-_POOLS = "the nodes of the GPU pools"
 
 
 class KeptModel(Spec):
@@ -85,157 +77,7 @@ class Resolved:
     """Of models for which there is no choice: they are not in the fleet."""
     places: tuple[int, ...]
     """Of each model of the fleet its place in the stack file."""
-    market: "Market"
-
-
-@dataclass(frozen=True)
-class Market:
-    """What the clusters of a fleet offer, and what of it is gone."""
-
-    fleet: FleetBase
-
-    @cached_property
-    def prices(self) -> tuple[Price, ...]:
-        return fleet_plan.known_prices(self.fleet)
-
-    @cached_property
-    def room(self) -> dict[tuple[str, str], list[Nodes]]:
-        """Nodes by cluster and GPU type, at the pools' largest."""
-        return {
-            (cluster.name, kind): nodes_of(cluster.gpu_pools, kind)
-            for cluster in self.fleet.clusters
-            for kind in dict.fromkeys(pool.accelerator for pool in cluster.gpu_pools)
-        }
-
-    @cached_property
-    def standing(self) -> dict[tuple[str, str], list[Nodes]]:
-        """The same of nodes that run without being asked for."""
-        found: dict[tuple[str, str], list[Nodes]] = {}
-        for cluster in self.fleet.clusters:
-            for pool in cluster.gpu_pools:
-                least = pool.most_nodes if pool.nodes is not None else pool.min_nodes or 0
-                found.setdefault((cluster.name, pool.accelerator), []).append(Nodes(count=least, gpus_per_node=pool.gpus_per_node))
-        return found
-
-    @cached_property
-    def _dollars(self) -> dict[tuple[str, str], float | None]:
-        return {(name, kind): fleet_plan.dollars_per_gpu(self.fleet.by_name[name], kind, self.prices) for name, kind in self.room}
-
-    def dollars(self, cluster: str, gpu: str) -> float | None:
-        """Of a GPU by the hour; None without a price."""
-        return self._dollars.get((cluster, gpu))
-
-    @cached_property
-    def _sizes(self) -> dict[Any, Size]:
-        return {}
-
-    def size(self, model: ModelEntry, accelerator: AcceleratorSpec) -> Size:
-        asked = (model.name, accelerator, model.objectives, model.load)
-        if asked not in self._sizes:
-            self._sizes[asked] = fleet_plan.size(self.fleet, model, accelerator)
-        return self._sizes[asked]
-
-
-# Where a model may run
-
-
-def refusal(market: Market, placement: PlacementEntry | PlacementSpec, cluster: ClusterSpec, gpu: str) -> tuple[str, str] | None:
-    """(field of the placement, reason) why a model may not run on this GPU type there; None where it may."""
-    if placement.jurisdictions and cluster.jurisdiction not in placement.jurisdictions:
-        return "jurisdictions", f"it is in `{cluster.jurisdiction}`" if cluster.jurisdiction else "it has no jurisdiction"
-    lacking = [f"{name}: {value}" for name, value in placement.labels.items() if cluster.labels.get(name) != value]
-    if lacking:
-        return "labels", f"it lacks the label `{lacking[0]}`"
-    if gpu == CPU:
-        return None
-    if placement.accelerators and canonical(gpu) not in map(canonical, placement.accelerators):
-        return "accelerators", f"`{gpu}` is not among them"
-    if placement.gpu_memory_gib is not None and ACCELERATORS[gpu].memory_gib < placement.gpu_memory_gib:
-        return "gpuMemoryGiB", f"`{gpu}` has {ACCELERATORS[gpu].memory_gib:g} GiB"
-    dollars = market.dollars(cluster.name, gpu)
-    if placement.dollars_per_gpu_hour is not None and dollars is not None and dollars > placement.dollars_per_gpu_hour:
-        return "dollarsPerGpuHour", f"`{gpu}` costs {dollars:.3f} there"
-    return None
-
-
-def _options(market: Market, model: ModelEntry, kept: frozenset[tuple[str, str, int]]) -> Iterator[Option]:
-    """Every way to run a replica that fits, keeps the objectives and is worth its money, and those that were kept."""
-    written = {each.name: each for each in model.placement.clusters}
-    names = [name for name in (written or market.fleet.by_name) if name in market.fleet.by_name]
-    # In the order of the stack file, whichever list they come from.
-    for cluster in [each for each in market.fleet.clusters if each.name in names]:
-        place = written.get(cluster.name)
-        own = (place.accelerator if place else None) or model.accelerator
-        kinds = [own.type] if own else list(dict.fromkeys(pool.accelerator for pool in cluster.gpu_pools))
-        for kind in kinds:
-            if refusal(market, model.placement, cluster, kind) is None:
-                yield from _of_type(market, model, cluster, kind, own, kept)
-
-
-def _of_type(
-    market: Market, model: ModelEntry, cluster: ClusterSpec, kind: str, own: AcceleratorSpec | None, kept: frozenset[tuple[str, str, int]]
-) -> Iterator[Option]:
-    if kind == CPU:
-        yield Option(cluster=cluster.name, region=cluster.region, gpu="", count=1, rate=1.0, dollars=0.0)
-        return
-    dollars = market.dollars(cluster.name, kind)
-    largest = largest_node(market.room.get((cluster.name, kind), []))
-    counts = [own.count] if own else [each * model.runtime.stages for each in _COUNTS if not _unsplit(model, each)]
-    best: list[Option] = []
-    for count in counts:
-        if count > largest or dollars is None:
-            continue
-        found = market.size(model, AcceleratorSpec(type=kind, count=count))
-        if found.serves:
-            rate = found.speed.requests_per_second if found.speed else 1.0
-            option = Option(cluster=cluster.name, region=cluster.region, gpu=kind, count=count, rate=rate, dollars=dollars * count)
-            # Larger is only worth it where it answers more for its money.
-            cheaper = not best or option.dollars / option.rate < min(each.dollars / each.rate for each in best) - 1e-9
-            if cheaper or key(option) in kept:
-                best.append(option)
-    yield from best
-
-
-def _unsplit(model: ModelEntry, tensor: int) -> bool:
-    facts = model.facts
-    neurons = None if model.runtime.expert_parallel else facts.intermediate_size
-    return bool(
-        split_problems(
-            tensor,
-            attention_heads=facts.attention_heads,
-            key_value_heads=facts.key_value_heads,
-            intermediate_size=neurons,
-            vocabulary_size=facts.vocabulary_size,
-        )
-    )
-
-
-def _wanted(market: Market, model: ModelEntry, kept: KeptModel | None) -> Wanted:
-    placement, load = model.placement, model.load
-    current = frozenset(_keys(model, kept)) if kept else frozenset[tuple[str, str, int]]()
-    options = tuple(_options(market, model, current))
-    on_cpu = any(not each.gpu for each in options)
-    # Without a load, and on CPU, which is not sized, replicas are counted.
-    counted = load is None or on_cpu
-    asked = 1.0 if load is None or counted else load.requests_per_second
-    return Wanted(
-        name=model.name,
-        options=tuple(replace(each, rate=1.0) for each in options) if counted else options,
-        rate=float(placement.minimum_clusters) if counted else asked / market.fleet.planning.target_load,
-        replicas=model.replicas,
-        weights={each.name: each.weight for each in placement.clusters if each.name in market.fleet.by_name} or None,
-        least_clusters=placement.minimum_clusters,
-        survivors_rate=asked if placement.standby == "hot" else None,
-        current=current,
-        loyalty=market.fleet.planning.move_above_percent / 100,
-    )
-
-
-def _keys(model: ModelEntry, kept: KeptModel) -> Iterator[tuple[str, str, int]]:
-    for each in kept.clusters:
-        accelerator = each.accelerator or model.accelerator
-        if accelerator is not None:
-            yield each.name, "" if accelerator.type == CPU else accelerator.type, accelerator.count
+    market: Market
 
 
 # The choice
@@ -245,7 +87,7 @@ def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False)
     """Decides what a stack file leaves open. anew: kept choices may be moved, where that saves enough."""
     market = Market(entry)
     complete = {model.name: _complete(model) for model in entry.models if model.complete}
-    wanted = {model.name: _wanted(market, model, kept.models.get(model.name)) for model in entry.models if not model.complete}
+    wanted = {model.name: wanted_of(market, model, frozenset(_keys(model, kept.models.get(model.name)))) for model in entry.models if not model.complete}
     taken = choice.taken_by(_lies(market, each) for each in complete.values())
     chosen: dict[str, Placement] = {}
     gone: dict[str, str] = {}
@@ -263,7 +105,7 @@ def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False)
         held = choice.together(taken, choice.taken_by(chosen.values()))
         found = _with_standby(market, entry, open_models, complete, chosen, held)
         if found is None:
-            problems = list(_contradictions(market, entry, open_models, held))
+            problems = list(contradictions(market, entry, open_models, held))
         else:
             chosen |= found
     models: list[ModelSpec] = []
@@ -336,6 +178,13 @@ def _lies(market: Market, model: ModelSpec) -> Placement:
 # What was kept
 
 
+def _keys(model: ModelEntry, kept: KeptModel | None) -> Iterator[Key]:
+    for each in kept.clusters if kept else ():
+        accelerator = each.accelerator or model.accelerator
+        if accelerator is not None:
+            yield each.name, "" if accelerator.type == CPU else accelerator.type, accelerator.count
+
+
 def _as_kept(model: Wanted, kept: KeptModel, market: Market, taken: choice.Taken) -> tuple[Placement | None, str]:
     """The kept placement, or why it cannot stand any more."""
     placement = _same_placement(model, kept)
@@ -378,7 +227,7 @@ def _counts(placement: Placement) -> dict[tuple[str, str, int], int]:
 def keep(resolved: Resolved, today: dt.date) -> Kept:
     """What to write into the file of choices: those of this fleet; the date of one that did not change stays."""
     specs = {model.name: model for model in resolved.fleet.models}
-    models: dict[str, KeptModel] = Field(default_factory=dict[str, KeptModel])
+    models: dict[str, KeptModel] = {}
     for each in resolved.choices:
         spec = specs[each.model]
         clusters = [
@@ -397,23 +246,29 @@ def _with_standby(
 ) -> dict[str, Placement] | None:
     """Chooses, and keeps room back where replicas of a lost region would find none, until all of them do."""
     entries = {model.name: model for model in entry.models}
+    found = choice.choose(models, market.room, taken)
     reserved: dict[tuple[str, str], list[int]] = {}
     for _ in range(_ROUNDS):
-        found = choice.choose(models, market.room, choice.together(taken, reserved))
         if found is None:
             return None
         specs = [*complete.values(), *(_completed(market, entries[name], each) for name, each in {**standing, **found}.items())]
-        missing = _missing(market, specs, {each.name for each in models})
+        missing, short = _missing(market, specs, {each.name for each in models})
         if not missing:
             return found
         for place, sizes in missing.items():
             reserved.setdefault(place, []).extend(sizes)
+        # Those that find no room move away; the others stay, unless there is no other way.
+        stay = {name: placement for name, placement in found.items() if name not in short}
+        held = choice.together(taken, reserved, choice.taken_by(stay.values()))
+        moved = choice.choose([each for each in models if each.name in short], market.room, held)
+        found = {**stay, **moved} if moved is not None else choice.choose(models, market.room, choice.together(taken, reserved))
     return None
 
 
-def _missing(market: Market, models: Sequence[ModelSpec], asked: set[str]) -> dict[tuple[str, str], list[int]]:
-    """GPUs of replicas that would find no room, by cluster and type: the most of any region's loss."""
+def _missing(market: Market, models: Sequence[ModelSpec], asked: set[str]) -> tuple[dict[tuple[str, str], list[int]], set[str]]:
+    """GPUs of replicas that would find no room, by cluster and type, the most of any region's loss; and whose they are."""
     found: dict[tuple[str, str], list[int]] = {}
+    short: set[str] = set()
     for tier, room in (("warm", market.standing), ("cold", market.room)):
         names = {each.name for each in models if each.name in asked and _tier(each) == tier}
         if not names:
@@ -428,9 +283,10 @@ def _missing(market: Market, models: Sequence[ModelSpec], asked: set[str]) -> di
             for left, model in zip(losses.after(served, nodes, lost), models, strict=True):
                 for cluster, kind in left.short if left.model in names else ():
                     here.setdefault((cluster, kind), []).append(model.accelerator_in(cluster).count)
+                    short.add(model.name)
             for place, sizes in here.items():
                 found[place] = max(found.get(place, []), sizes, key=sum)
-    return found
+    return found, short
 
 
 def _tier(model: ModelSpec) -> str | None:
@@ -444,94 +300,6 @@ def _served(model: ModelSpec) -> Served:
         accelerator = model.accelerator_in(name)
         runs_on[name] = None if accelerator.type == CPU else (accelerator.type, accelerator.count)
     return Served(name=model.name, weights=policy_weights(model.placement), replicas=model.replicas, runs_on=runs_on, rates={}, wanted=None)
-
-
-# What contradicts
-
-
-def _contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], taken: choice.Taken) -> Iterator[Problem]:
-    """For each model that has no place by itself the smallest set of its constraints that contradict each other."""
-    entries = {model.name: (at, model) for at, model in enumerate(entry.models)}
-    blamed = False
-    for wanted in models:
-        at, model = entries[wanted.name]
-        values = _constraints(model)
-        found = choice.smallest_contradiction(list(values), lambda names, model=model: _possible(market, model, names, taken))
-        if found is None:
-            continue
-        blamed = True
-        listed = [f"`{name}` {value}" if value else name for name, value in values.items() if name in found]
-        if not found:
-            hint = "add a pool of larger GPUs, or set `runtime.maxModelLength` or `runtime.quantization`"
-            yield Problem(("models", at), f"model `{model.name}` fits on no GPU type of the fleet", NOTHING, hint)
-        elif len(listed) == 1:
-            yield Problem(("models", at), f"model `{model.name}` has no place: no cluster keeps {listed[0]}", NOTHING, "change it, or add GPUs")
-        else:
-            these = f"{', '.join(listed[:-1])} and {listed[-1]}"
-            yield Problem(("models", at), f"model `{model.name}` has no place: {these} contradict each other", NOTHING, "change one of them")
-    if not blamed:
-        yield _crowd(market, models, taken, {name: at for name, (at, _) in entries.items()})
-
-
-def _constraints(model: ModelEntry) -> dict[str, str]:
-    """Names as in the stack file, with their values, in the order in which they are blamed last."""
-    placement, objectives, load = model.placement, model.objectives, model.load
-    written = {
-        "placement.minimumClusters": str(placement.minimum_clusters) if placement.minimum_clusters > 1 else "",
-        "placement.standby": placement.standby or ("cold (for `restoreSeconds`)" if objectives.restore_seconds is not None else ""),
-        "placement.jurisdictions": ", ".join(placement.jurisdictions),
-        "placement.labels": ", ".join(f"{name}: {value}" for name, value in placement.labels.items()),
-        "placement.accelerators": ", ".join(placement.accelerators),
-        "placement.gpuMemoryGiB": f"{placement.gpu_memory_gib:g}" if placement.gpu_memory_gib is not None else "",
-        "placement.dollarsPerGpuHour": f"{placement.dollars_per_gpu_hour:g}" if placement.dollars_per_gpu_hour is not None else "",
-        "placement.clusters": ", ".join(each.name for each in placement.clusters),
-        "accelerator": f"{model.accelerator.count} x {model.accelerator.type}" if model.accelerator else "",
-        "replicas": str(model.replicas) if model.replicas is not None else "",
-        "load": f"{load.requests_per_second:g} requests/s" if load else "",
-        "objectives.timeToFirstTokenSeconds": f"{objectives.time_to_first_token_seconds:g}" if objectives.time_to_first_token_seconds and load else "",
-        "objectives.interTokenSeconds": f"{objectives.inter_token_seconds:g}" if objectives.inter_token_seconds and load else "",
-    }
-    return {**{name: value for name, value in written.items() if value}, _POOLS: ""}
-
-
-def _possible(market: Market, model: ModelEntry, names: frozenset[str], taken: choice.Taken) -> bool:
-    """Whether the model has a place with only these of its constraints."""
-    placement, objectives = model.placement, model.objectives
-    dropped: dict[str, Any] = {}
-    free = PlacementEntry().model_copy(update={"minimum_clusters": 1})
-    for field, info in PlacementEntry.model_fields.items():
-        if f"placement.{info.alias}" not in names:
-            dropped[field] = getattr(free, field)
-    goals: dict[str, Any] = {"restore_seconds": objectives.restore_seconds if "placement.standby" in names else None}
-    for field in ("time_to_first_token_seconds", "inter_token_seconds"):
-        goals[field] = getattr(objectives, field) if f"objectives.{ObjectivesSpec.model_fields[field].alias}" in names else None
-    # A load is what the objectives are judged at: without it as a constraint the smallest is asked.
-    load = model.load if "load" in names or model.load is None else model.load.model_copy(update={"requests_per_second": 1e-6})
-    changed = model.model_copy(
-        update={
-            "placement": placement.model_copy(update=dropped),
-            "objectives": objectives.model_copy(update=goals),
-            "load": load,
-            "accelerator": model.accelerator if "accelerator" in names else None,
-            "replicas": model.replicas if "replicas" in names else None,
-        }
-    )
-    rich = _POOLS not in names
-    room = {place: [replace(each, count=_PLENTY) for each in nodes] for place, nodes in market.room.items()} if rich else market.room
-    wanted = _wanted(market, changed, None)
-    return choice.choose([wanted], room, {} if rich else taken) is not None
-
-
-def _crowd(market: Market, models: Sequence[Wanted], taken: choice.Taken, places: Mapping[str, int]) -> Problem:
-    """Each has a place, all together have none: a smallest crowd of them."""
-    crowd = list(models)
-    for each in models:
-        rest = [other for other in crowd if other is not each]
-        if rest and choice.choose(rest, market.room, taken) is None:
-            crowd = rest
-    names = ", ".join(f"`{each.name}`" for each in crowd)
-    what = f"models {names} have a place each, but not all together" if len(crowd) > 1 else f"model {names} has no place that survives the loss of a region"
-    return Problem(("models", places[crowd[0].name]), what, NOTHING, "add nodes, or lower a load or an objective")
 
 
 # What is said of a choice
@@ -554,4 +322,4 @@ def second_best(resolved: Resolved, entry: FleetEntry, each: Choice) -> Placemen
     """What would be taken if the choice were not to be had, with the rest of the fleet as it is."""
     model = next(one for one in entry.models if one.name == each.model)
     others = [_lies(resolved.market, one) for one in resolved.fleet.models if one.name != each.model]
-    return choice.second_best(_wanted(resolved.market, model, None), each.placement, resolved.market.room, choice.taken_by(others))
+    return choice.second_best(wanted_of(resolved.market, model), each.placement, resolved.market.room, choice.taken_by(others))

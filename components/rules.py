@@ -10,6 +10,7 @@ from components import failover_budget, serving_rules
 from components.clusters import ClusterSpec
 from components.fleet_spec import FleetSpec
 from components.gpu_pools import nodes_of
+from components.market import Market, refusal
 from components.placement import PlacementClusterSpec, division, policy_weights
 from components.serving import ModelSpec
 from components.spec import Path, Problem, closest
@@ -82,6 +83,17 @@ def jurisdictions_hold(fleet: FleetSpec) -> Iterator[Problem]:
             where = f"`{cluster.jurisdiction}`" if cluster.jurisdiction else "no jurisdiction"
             names = ", ".join(f"`{name}`" for name in allowed)
             yield Problem(path, f"model `{model.name}` is allowed in {names} only, and this cluster is in {where}", each.name, "choose another cluster")
+
+
+def constraints_hold(fleet: FleetSpec) -> Iterator[Problem]:
+    """What a placement says of its clusters, against those that are written. Jurisdictions have a rule of their own."""
+    market = Market(fleet)
+    for at, model, place, each, cluster in _placements(fleet):
+        kind = model.accelerator_in(each.name).type
+        if cluster is None or (refused := refusal(market, model.placement, cluster, kind)) is None or refused[0] == "jurisdictions":
+            continue
+        path: Path = ("models", at, "placement", "clusters", place, "name")
+        yield Problem(path, f"does not keep `placement.{refused[0]}`: {refused[1]}", each.name, "choose another cluster, or change the constraint")
 
 
 def failover_has_a_partner(fleet: FleetSpec) -> Iterator[Problem]:
@@ -345,6 +357,7 @@ RULES: tuple[Rule, ...] = (
     names_are_unique,
     placements_name_clusters,
     jurisdictions_hold,
+    constraints_hold,
     failover_has_a_partner,
     accelerators_exist,
     serving_rules.tensor_parallel_fits,

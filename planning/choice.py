@@ -10,6 +10,7 @@ by one, before the rest.
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -19,17 +20,22 @@ from highspy import Highs, HighsLp, HighsModelStatus, HighsVarType, MatrixFormat
 from planning.capacity import Nodes, unplaced
 from planning.division import divide, tie_free
 
-# Up to this many options the answer is the cheapest; above, at most this much dearer than the cheapest.
-_EXACT_OPTIONS = 1500
+# Up to this many options the answer is the cheapest. Above, the search ends where it is proven to be at most this much dearer than the
+# cheapest, or after so many steps: each takes longer there, and what they still find is a per mille. No limit is a time.
+_EXACT_OPTIONS = 60
 _GAP = 0.005
+_STEPS = 40_000
+"""Times options."""
 # Of a larger problem each model is first offered the options that are cheapest for what they answer, then more where that is too few.
 _OFFERED = 16
-# Steps of the search, in place of a time limit.
-_NODES = 20_000
 # Between options of equal cost the earlier ones of the stack file win, and fewer clusters. In dollars an hour: less than any price differs.
 _TIE = 1e-5
 # Ways to put a model of written weights on GPU types that are looked at one by one.
 _COMBINATIONS = 5000
+
+
+# Cluster, GPU type and count: what tells one option of a model from another.
+Key = tuple[str, str, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,11 +69,11 @@ class Wanted:
     """With replicas; in two regions or more if it is above 1."""
     survivors_rate: float | None = None
     """That the replicas outside of any one region must answer."""
-    current: frozenset[tuple[str, str, int]] = frozenset()
+    current: frozenset[Key] = frozenset()
     """(cluster, GPU type, count) that it runs on: these are preferred."""
     loyalty: float = 0.0
     """Share by which another place must be cheaper than a current one."""
-    without: tuple[frozenset[tuple[str, str, int]], ...] = ()
+    without: tuple[frozenset[Key], ...] = ()
     """Sets of (cluster, GPU type, count) not to be used all together: answers that were seen."""
 
 
@@ -91,7 +97,7 @@ def hourly(placement: Placement) -> float:
     return sum(each.replicas * each.option.dollars for each in placement)
 
 
-def key(option: Option) -> tuple[str, str, int]:
+def key(option: Option) -> Key:
     return option.cluster, option.gpu, option.count
 
 
@@ -218,7 +224,7 @@ class _Program:
         self._low.append(low)
         self._high.append(high)
 
-    def solve(self, gap: float) -> list[int] | None:
+    def solve(self, *, exact: bool) -> list[int] | None:
         program = HighsLp()
         program.num_col_, program.num_row_ = len(self.cost), len(self._low)
         program.col_cost_, program.col_lower_, program.col_upper_ = np.array(self.cost), np.zeros(len(self.cost)), np.array(self.upper)
@@ -228,7 +234,8 @@ class _Program:
         program.a_matrix_.index_, program.a_matrix_.value_ = np.array(self._index), np.array(self._value)
         program.integrality_ = [HighsVarType.kInteger] * len(self.cost)
         solver = Highs()
-        options = {"output_flag": False, "threads": 1, "random_seed": 0, "mip_rel_gap": gap, "mip_abs_gap": 0.0, "mip_max_nodes": _NODES}
+        limits = {"mip_rel_gap": 0.0 if exact else _GAP, "mip_abs_gap": 0.0, "mip_max_nodes": _STEPS // len(self.cost) + 1}
+        options = {"output_flag": False, "threads": 1, "random_seed": 0, **limits}
         for name, value in options.items():
             solver.setOptionValue(name, value)
         solver.passModel(program)
@@ -243,7 +250,7 @@ def _solve(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Plac
     exact = sum(len(each.options) for each in models) <= _EXACT_OPTIONS
     offered = max((len(each.options) for each in models), default=0) if exact else _OFFERED
     while True:
-        found = _offer([replace(each, options=_best(each, offered)) for each in models], room, taken, 0.0 if exact else _GAP)
+        found = _offer([replace(each, options=_best(each, offered)) for each in models], room, taken, exact=exact)
         if found is not None or all(len(each.options) <= offered for each in models):
             return found
         offered *= 4
@@ -255,7 +262,7 @@ def _best(model: Wanted, count: int) -> tuple[Option, ...]:
     return tuple(model.options[at] for at in sorted(ranked[:count]))
 
 
-def _offer(models: Sequence[Wanted], room: Room, taken: Taken, gap: float) -> dict[str, Placement] | None:
+def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -> dict[str, Placement] | None:
     program = _Program()
     columns: list[tuple[Wanted, list[int]]] = []
     uses: dict[tuple[str, str], list[tuple[int, int]]] = {}
@@ -269,7 +276,7 @@ def _offer(models: Sequence[Wanted], room: Room, taken: Taken, gap: float) -> di
                 uses.setdefault((option.cluster, option.gpu), []).append((column, option.count))
     for place, several in uses.items():
         _room(program, several, room.get(place, ()), taken.get(place, ()))
-    answer = program.solve(gap)
+    answer = program.solve(exact=exact)
     if answer is None:
         return None
     found: dict[str, Placement] = {}
@@ -283,20 +290,24 @@ def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
     options = model.options
     replicas: list[int] = []
     used: list[int] = []
+    several = Counter(option.cluster for option in options)
     for at, option in enumerate(options):
         fewest = math.ceil(max(model.rate, model.survivors_rate or 0.0) / option.rate) + model.least_clusters
         there = sum(each.count * (each.gpus_per_node // option.count) for each in room.get((option.cluster, option.gpu), ())) if option.gpu else fewest
         most = min(there, model.replicas or fewest)
         number = program.column(_dollars(model, option) + at * _TIE / len(options), most)
         place = program.column(_TIE, 1)
-        program.row([(number, 1), (place, -most)], high=0)
         program.row([(number, 1), (place, -1)], low=0)
+        if several[option.cluster] > 1 or model.without:
+            # A replica makes the place used. Where nothing forbids the use of a place this only weakens the bound.
+            program.row([(number, 1), (place, -most)], high=0)
         replicas.append(number)
         used.append(place)
     program.row(((column, option.rate) for column, option in zip(replicas, options, strict=True)), low=model.rate)
     if model.replicas is not None:
         program.row(((column, 1) for column in replicas), low=model.replicas, high=model.replicas)
-    for cluster in dict.fromkeys(option.cluster for option in options):
+    for cluster in [name for name, count in several.items() if count > 1]:
+        # One override of the accelerator for each model and cluster.
         program.row(((column, 1) for column, option in zip(used, options, strict=True) if option.cluster == cluster), high=1)
     if model.least_clusters > 1:
         program.row(((column, 1) for column in used), low=model.least_clusters)

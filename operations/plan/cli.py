@@ -6,31 +6,77 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from components import fleet_plan
-from components.fleet_spec import FleetSpec
+import yaml
+
+from components import choice, fleet_plan
+from components.choice import Choice, Resolved
+from components.fleet_spec import FleetEntry, FleetSpec
 from components.planning import CalibrationSpec
 from operations.bench.result import REGIONAL_GATEWAY, BenchResult, Measured
 from operations.errors import FleetError
 from operations.plan import report
 from operations.plan.deployed import compare
+from operations.plan.report import Explained, Outcome
 from operations.stack import deployed_or_nothing, in_clear
-from operations.stack_file import read_fleet
+from operations.stack_file import FOLDER, resolve
 from planning import calibration
 from planning.accelerators import ACCELERATORS
 from planning.calibration import Measurement
+from stacks.config import choices_file
 
 
 def plan(arguments: argparse.Namespace) -> None:
-    fleet = read_fleet(arguments.stack)
-    fleet, remarks = calibrated(fleet, arguments.bench)
-    found = fleet_plan.plan(fleet, dt.datetime.now(tz=dt.UTC).date())
-    difference = compare(fleet, found, in_clear(deployed_or_nothing(arguments.stack)))
+    today = dt.datetime.now(tz=dt.UTC).date()
+    entry, resolved = resolve(arguments.stack, anew=arguments.choose)
+    remarks: list[str] = []
+    if arguments.choose:
+        remarks.append(_keep(arguments.stack, resolved, today))
+    elif any(each.kept is None for each in resolved.choices):
+        remarks.append("a choice that is not kept may be another one tomorrow: `fleet plan --choose` keeps it")
+    fleet, measured = calibrated(resolved.fleet, arguments.bench)
+    found = fleet_plan.plan(fleet, today)
+    outcome = Outcome(
+        stack=arguments.stack,
+        plan=found,
+        choices=choices_of(arguments.stack, entry, resolved),
+        difference=compare(fleet, found, in_clear(deployed_or_nothing(arguments.stack))),
+        remarks=(*remarks, *measured),
+    )
     if arguments.json:
-        print(json.dumps(report.document(found, arguments.stack, difference), indent=2))
-    elif arguments.markdown:
-        print(report.markdown(found, arguments.stack, remarks, difference))
+        print(json.dumps(report.document(outcome), indent=2))
     else:
-        print(report.text(found, remarks, difference))
+        print(report.markdown(outcome) if arguments.markdown else report.text(outcome))
+
+
+def _keep(stack: str, resolved: Resolved, today: dt.date) -> str:
+    """Writes the file of choices. Raises FleetError where nothing is open, or it cannot be written."""
+    file = choices_file(FOLDER, stack)
+    if not resolved.choices:
+        raise FleetError(
+            f"nothing to choose: every model of `{stack}` has accelerator, replicas and clusters", hint="docs/planning.md says what may be left out"
+        )
+    kept = choice.keep(resolved, today).model_dump(mode="json", by_alias=True, exclude_none=True)
+    head = f"# What `fleet plan -s {stack} --choose` chose for what the stack file leaves open. Commit it: deployed models stay where it says.\n"
+    try:
+        file.write_text(head + yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+    except OSError as error:
+        raise FleetError(f"{file.name}: cannot be written: {error.strerror}") from None
+    return f"the choices are kept in {file.relative_to(FOLDER.parent)}: commit it"
+
+
+def choices_of(stack: str, entry: FleetEntry, resolved: Resolved) -> tuple[Explained, ...]:
+    """Each choice with the second best, and with what moving would save where it stands by being kept."""
+    again: dict[str, Choice] = {}
+    if any(each.kept for each in resolved.choices):
+        again = {each.model: each for each in resolve(stack, anew=True)[1].choices}
+    return tuple(
+        Explained(
+            choice=each,
+            second=choice.second_best(resolved, entry, each),
+            saving=max(0.0, each.dollars_per_month - again[each.model].dollars_per_month) if each.kept and each.model in again else 0.0,
+        )
+        for each in resolved.choices
+    )
 
 
 def calibrated(fleet: FleetSpec, files: Sequence[Path]) -> tuple[FleetSpec, list[str]]:

@@ -21,4 +21,9 @@ def add_command(commands: Any) -> None:
     command.add_argument(
         "--bench", nargs="+", action="extend", default=[], type=Path, metavar="FILE", help="what `fleet bench --json FILE` measured: times are computed with it"
     )
+    command.add_argument(
+        "--choose",
+        action="store_true",
+        help="choose again what the stack file leaves open, where that saves enough, and keep all choices in stacks/choices.ENV.yaml",
+    )
     command.set_defaults(run=later("operations.plan.cli", "plan"))

@@ -5,13 +5,17 @@ from dataclasses import dataclass
 from typing import Any
 
 from components import failover_budget
+from components.choice import Choice
 from components.fleet_plan import FleetPlan, ModelPlan, Site
 from operations.plan.deployed import Difference
 from operations.status import table
+from planning.accelerators import CPU
+from planning.choice import Placement, hourly
 from planning.cost import Pool
 from planning.failover_time import total
 from planning.losses import Left
 from planning.model_size import GIB
+from planning.prices import HOURS_PER_MONTH
 
 # Of the JSON. A reader refuses another one.
 VERSION = 1
@@ -26,35 +30,60 @@ class Table:
     """The first has the heads."""
 
 
-def tables(plan: FleetPlan) -> list[Table]:
-    return [
+@dataclass(frozen=True, kw_only=True)
+class Explained:
+    """A choice of the planner, and what else there was."""
+
+    choice: Choice
+    second: Placement | None
+    """None: there is no other."""
+    saving: float
+    """Dollars a month that moving a kept choice would save."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """Everything that `fleet plan` tells."""
+
+    stack: str
+    plan: FleetPlan
+    choices: tuple[Explained, ...]
+    difference: Difference | None
+    """Against what is deployed; None where nothing is."""
+    remarks: tuple[str, ...]
+
+
+def tables(outcome: Outcome) -> list[Table]:
+    plan = outcome.plan
+    every = [
         Table("Models", list(_model_rows(plan))),
         Table("Load and cost of the models", list(_load_rows(plan))),
+        Table("What the planner chose", list(_choice_rows(outcome.choices))),
         Table("GPU pools", list(_pool_rows(plan))),
         Table("What is left when a cluster is lost", list(_loss_rows(plan))),
         Table("Failover at worst", list(_failover_rows(plan))),
     ]
+    return [each for each in every if len(each.rows) > 1]
 
 
-def text(plan: FleetPlan, remarks: list[str], difference: Difference | None) -> str:
-    parts = [f"{each.title}\n{table(each.rows)}" for each in tables(plan) if len(each.rows) > 1]
-    parts.append("\n".join([_sum(plan), *_difference(difference)]))
+def text(outcome: Outcome) -> str:
+    plan = outcome.plan
+    parts = [f"{each.title}\n{table(each.rows)}" for each in tables(outcome)]
+    parts.append("\n".join([_sum(plan), *_difference(outcome.difference)]))
     parts += ["\n".join(f"warning: {each}" for each in plan.warnings)] if plan.warnings else []
-    parts += ["\n".join(_notes(plan, remarks))]
+    parts += ["\n".join(_notes(outcome))]
     return "\n\n".join(parts)
 
 
-def markdown(plan: FleetPlan, stack: str, remarks: list[str], difference: Difference | None) -> str:
-    lines = [f"### Plan of `{stack}`", "", _sum(plan), ""]
-    if told := _difference(difference):
-        lines += [*(f"- {each}" for each in told), ""]
-    if plan.warnings:
-        lines += [*(f"- :warning: {_escaped(each)}" for each in plan.warnings), ""]
-    for each in tables(plan):
-        if len(each.rows) > 1:
-            head, *rest = each.rows
-            lines += [f"**{each.title}**", "", _line(tuple(cell.lower() for cell in head)), f"|{'---|' * len(head)}", *map(_line, rest), ""]
-    lines += ["<details><summary>Assumptions</summary>", "", *(f"- {_escaped(each)}" for each in _notes(plan, remarks)), "", "</details>"]
+def markdown(outcome: Outcome) -> str:
+    lines = [f"### Plan of `{outcome.stack}`", "", _sum(outcome.plan), ""]
+    lines += [*(f"- {_escaped(each)}" for each in _difference(outcome.difference)), ""]
+    if outcome.plan.warnings:
+        lines += [*(f"- :warning: {_escaped(each)}" for each in outcome.plan.warnings), ""]
+    for each in tables(outcome):
+        head, *rest = each.rows
+        lines += [f"**{each.title}**", "", _line(tuple(cell.lower() for cell in head)), f"|{'---|' * len(head)}", *map(_line, rest), ""]
+    lines += ["<details><summary>Assumptions</summary>", "", *(f"- {_escaped(each)}" for each in _notes(outcome)), "", "</details>"]
     return "\n".join(lines)
 
 
@@ -110,6 +139,30 @@ def _cents(amount: float | None) -> str:
     return "-" if amount is None else f"{amount:,.2f}"
 
 
+def _choice_rows(choices: tuple[Explained, ...]) -> Iterator[Row]:
+    yield "MODEL", "CHOSEN", "$/MONTH", "WHY", "SECOND BEST", "$/MONTH MORE"
+    for each in choices:
+        second = ("there is none", "-") if each.second is None else (_places(each.second), f"{_more(each):+,.0f}")
+        yield each.choice.model, _places(each.choice.placement), dollars(each.choice.dollars_per_month), _why(each), *second
+
+
+def _more(each: Explained) -> float:
+    return hourly(each.second or ()) * HOURS_PER_MONTH - each.choice.dollars_per_month
+
+
+def _places(placement: Placement) -> str:
+    return ", ".join(f"{each.replicas} on {each.option.count} x {each.option.gpu or CPU} in {each.option.cluster}" for each in placement)
+
+
+def _why(each: Explained) -> str:
+    chosen = each.choice
+    if chosen.kept is not None:
+        moving = f"moving would save {dollars(each.saving)}" if round(each.saving) else "moving would not save enough"
+        return f"kept since {chosen.kept.isoformat()}; {moving}"
+    before = f"; given up: {chosen.gone}" if chosen.gone else ""
+    return f"the cheapest of {chosen.options} ways to run a replica that fit and keep the objectives{before}"
+
+
 def _pool_rows(plan: FleetPlan) -> Iterator[Row]:
     yield "CLUSTER", "POOL", "GPU", "NODES", "GPUS", "USED", "BOUGHT", "$/GPU-HOUR", "PRICE OF", "$/MONTH", "AT MOST"
     for each in plan.pools:
@@ -161,7 +214,8 @@ def _difference(found: Difference | None) -> list[str]:
     return [cost[0].upper() + cost[1:], *found.changes]
 
 
-def _notes(plan: FleetPlan, remarks: list[str]) -> Iterator[str]:
+def _notes(outcome: Outcome) -> Iterator[str]:
+    plan = outcome.plan
     yield "times are means, estimated from the GPU's data sheet and a share of it; `fleet plan --bench FILE` replaces the shares by measured ones"
     sources = sorted({site.efficiency for model in plan.models for site in model.sites if site.efficiency})
     if sources:
@@ -173,26 +227,45 @@ def _notes(plan: FleetPlan, remarks: list[str]) -> Iterator[str]:
         grouped.setdefault(what, []).append(pool)
     for what, pools in grouped.items():
         yield f"{what} ({', '.join(pools)})"
-    yield from remarks
+    yield from outcome.remarks
 
 
 # JSON
 
 
-def document(plan: FleetPlan, stack: str, difference: Difference | None) -> dict[str, Any]:
+def document(outcome: Outcome) -> dict[str, Any]:
     """Seconds, bytes, dollars; null where something is unknown."""
+    plan, difference = outcome.plan, outcome.difference
     return {
         "version": VERSION,
-        "stack": stack,
+        "stack": outcome.stack,
         "models": {each.name: _model(each) for each in plan.models},
+        "choices": {each.choice.model: _choice(each) for each in outcome.choices},
         "pools": [_pool(each) for each in plan.pools],
         "losses": [{"lost": each.name, "clusters": list(each.clusters), "models": {left.model: _left(left) for left in each.left}} for each in plan.losses],
         "failover": {each.model: failover_budget.output(each) for each in plan.promises},
         "dollarsPerMonth": round(plan.dollars_per_month, 2),
         "deployed": None if difference is None else {"dollarsPerMonth": round(difference.before, 2), "changes": list(difference.changes)},
         "warnings": list(plan.warnings),
-        "notes": list(plan.notes),
+        "notes": list(_notes(outcome)),
     }
+
+
+def _choice(each: Explained) -> dict[str, Any]:
+    return {
+        "placement": _placement(each.choice.placement),
+        "keptSince": each.choice.kept.isoformat() if each.choice.kept else None,
+        "why": _why(each),
+        "dollarsPerMonth": round(each.choice.dollars_per_month, 2),
+        "savingOfMoving": round(each.saving, 2),
+        "second": None if each.second is None else {"placement": _placement(each.second), "moreDollarsPerMonth": round(_more(each), 2)},
+    }
+
+
+def _placement(placement: Placement) -> list[dict[str, Any]]:
+    return [
+        {"cluster": each.option.cluster, "accelerator": each.option.gpu or CPU, "count": each.option.count, "replicas": each.replicas} for each in placement
+    ]
 
 
 def _model(model: ModelPlan) -> dict[str, Any]:
