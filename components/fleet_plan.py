@@ -198,7 +198,7 @@ def known_prices(fleet: FleetBase) -> tuple[Price, ...]:
             region=each.region,
             capacity=each.capacity_type,
             dollars=each.dollars_per_gpu_hour,
-            gpus=0,
+            gpus=None,
             date=each.date,
             source="planning.prices of the stack file",
         )

@@ -28,8 +28,8 @@ class Price:
     capacity: str
     """on-demand, spot or reserved"""
     dollars: float
-    gpus: int
-    """Of the instance that it was taken from."""
+    gpus: int | None
+    """Of the instance that it was taken from; None: any."""
     date: dt.date
     source: str
 
@@ -79,7 +79,8 @@ def quote(prices: Sequence[Price], *, gpu: str, provider: str | None, region: st
 
     def distance(price: Price) -> tuple[bool, bool, bool, int]:
         # A larger instance than ours may cost more per GPU for its network: a smaller one is nearer.
-        return price.capacity != capacity, price.region not in (region, None), price.gpus > gpus, abs(price.gpus - gpus)
+        size = gpus if price.gpus is None else price.gpus
+        return price.capacity != capacity, price.region not in (region, None), size > gpus, abs(size - gpus)
 
     best = min(candidates, key=distance)
     notes: list[str] = []

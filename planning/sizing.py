@@ -171,11 +171,19 @@ def speed(shape: Shape, gpu: Accelerator, engine: Engine, load: Load, sequences:
     step = step_seconds(shape, gpu, engine, load, sequences, efficiency)
     between = step + sequences / load.output_tokens * prompt
     rate = sequences / (load.output_tokens * between)
-    # Prompts wait for each other as in a queue with one server and equal work, and for the steps that their parts ride in.
-    busy = min(rate * prompt, 0.99)
-    tokens, _ = batch_limits(gpu, engine)
-    first = prompt + busy * prompt / (2 * (1 - busy)) + math.ceil(load.input_tokens / tokens) * step
+    first = first_token(gpu, engine, load, sequences, prompt=prompt, step=step)
     return Speed(sequences=sequences, first_token=first, between_tokens=between, requests_per_second=rate)
+
+
+def first_token(gpu: Accelerator, engine: Engine, load: Load, sequences: int, *, prompt: float, step: float) -> float:
+    """Until the first token, where a prompt takes `prompt` alone and a step `step`.
+
+    Prompts wait for each other as in a queue with one server and equal work, and for the steps that their parts ride in.
+    """
+    between = step + sequences / load.output_tokens * prompt
+    busy = min(sequences / (load.output_tokens * between) * prompt, 0.99)
+    tokens, _ = batch_limits(gpu, engine)
+    return prompt + busy * prompt / (2 * (1 - busy)) + math.ceil(load.input_tokens / tokens) * step
 
 
 def prompt_seconds(shape: Shape, gpu: Accelerator, engine: Engine, tokens: int, efficiency: Efficiency) -> float:
