@@ -6,7 +6,7 @@ models and does not know what was chosen.
 """
 
 import datetime as dt
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,6 +82,9 @@ class Resolved:
 
 # The choice
 
+# Chooses what is not fixed, beside what is; None where that cannot be.
+_Rest = Callable[[Mapping[str, Placement]], dict[str, Placement] | None]
+
 
 def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False) -> Resolved:
     """Decides what a stack file leaves open. anew: kept choices may be moved, where that saves enough."""
@@ -89,25 +92,29 @@ def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False)
     complete = {model.name: _complete(model) for model in entry.models if model.complete}
     wanted = {model.name: wanted_of(market, model, frozenset(_keys(model, kept.models.get(model.name)))) for model in entry.models if not model.complete}
     taken = choice.taken_by(_lies(market, each) for each in complete.values())
-    chosen: dict[str, Placement] = {}
+    standing: dict[str, Placement] = {}
     gone: dict[str, str] = {}
     for name, each in wanted.items():
-        if not anew and name in kept.models:
-            placement, why = _as_kept(each, kept.models[name], market, choice.together(taken, choice.taken_by(chosen.values())))
+        if name in kept.models:
+            placement, why = _as_kept(each, kept.models[name], market, choice.together(taken, choice.taken_by(standing.values())))
             if placement is None:
                 gone[name] = why
             else:
-                chosen[name] = placement
-    standing = set(chosen)
-    open_models = [each for name, each in wanted.items() if name not in chosen]
+                standing[name] = placement
+
+    def choose_rest(fixed: Mapping[str, Placement]) -> dict[str, Placement] | None:
+        rest = [each for name, each in wanted.items() if name not in fixed]
+        if not rest:
+            return dict(fixed)
+        found = _with_standby(market, entry, rest, complete, fixed, choice.together(taken, choice.taken_by(fixed.values())))
+        return None if found is None else {**fixed, **found}
+
+    chosen = _anew(standing, choose_rest, market.fleet.planning.move_above_percent / 100) if anew else choose_rest(standing)
     problems: list[Problem] = []
-    if open_models:
-        held = choice.together(taken, choice.taken_by(chosen.values()))
-        found = _with_standby(market, entry, open_models, complete, chosen, held)
-        if found is None:
-            problems = list(contradictions(market, entry, open_models, held))
-        else:
-            chosen |= found
+    if chosen is None:
+        chosen = standing
+        rest = [each for name, each in wanted.items() if name not in standing]
+        problems = list(contradictions(market, entry, rest, choice.together(taken, choice.taken_by(standing.values()))))
     models: list[ModelSpec] = []
     places: list[int] = []
     for at, model in enumerate(entry.models):
@@ -119,7 +126,7 @@ def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False)
         Choice(
             model=name,
             placement=chosen[name],
-            kept=kept.models[name].chosen if name in standing or (name in kept.models and _same(model, kept.models[name], chosen[name])) else None,
+            kept=kept.models[name].chosen if name in standing and _counts(standing[name]) == _counts(chosen[name]) else None,
             gone=gone.get(name, ""),
             options=len(model.options),
         )
@@ -128,6 +135,19 @@ def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False)
     ]
     fleet = FleetSpec.model_construct(_fields_set=set(entry.model_fields_set), **values, models=tuple(models))
     return Resolved(fleet=fleet, choices=tuple(choices), problems=tuple(problems), places=tuple(places), market=market)
+
+
+def _anew(standing: Mapping[str, Placement], choose_rest: _Rest, least: float) -> dict[str, Placement] | None:
+    """All models chosen again; those that would save less than the share `least` stay where they are."""
+    fixed: dict[str, Placement] = {}
+    while True:
+        found = choose_rest(fixed)
+        if found is None:
+            return choose_rest(standing)
+        stay = {name for name, placement in standing.items() if hourly(found[name]) > (1 - least) * hourly(placement)} - set(fixed)
+        if not stay:
+            return found
+        fixed |= {name: standing[name] for name in stay}
 
 
 def _complete(model: ModelEntry) -> ModelSpec:
@@ -213,11 +233,6 @@ def _same_placement(model: Wanted, kept: KeptModel) -> Placement | None:
             return None
         placed.append(Placed(option=option, replicas=replicas))
     return tuple(placed)
-
-
-def _same(model: Wanted, kept: KeptModel, chosen: Placement) -> bool:
-    before = _same_placement(model, kept)
-    return before is not None and _counts(before) == _counts(chosen)
 
 
 def _counts(placement: Placement) -> dict[tuple[str, str, int], int]:
