@@ -5,7 +5,7 @@ MODEL ?= tiny-chat
 FLEET = .venv/bin/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status outputs env test lint fix generate image image-test bench-up bench-gateway bench-drill bench-model clean-cache
+.PHONY: help setup up down status outputs env test lint fix generate image image-test bench-up bench-gateway bench-drill bench-model bench-plan clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -68,6 +68,10 @@ bench-drill: setup ## every drill three times with stand-ins, published settings
 bench-model: setup ## how fast MODEL (default: tiny-chat) answers in the running fleet, per region and through the front door
 	@mkdir -p bench-results
 	@$(FLEET) bench $(MODEL) -s $(STACK) --json bench-results/$(MODEL).json
+
+bench-plan: ## how long the planner takes to place up to 100 models on 100 clusters
+	@$(PYTHON) -m toolchain.bootstrap --only python
+	@.venv/bin/python -m operations.plan_scale
 
 clean-cache: ## remove the built tools (they are rebuilt by the next `make up`)
 	@$(PYTHON) -m toolchain.bootstrap --clean-cache

@@ -3,6 +3,7 @@
 It decides nothing about any of them; each concern is a module of its own.
 """
 
+import datetime as dt
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,7 +12,8 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components import failover_budget, labels
+from components import choice, failover_budget, fleet_plan, labels
+from components.choice import Choice
 from components.clusters import Cluster, ClusterArgs, ClusterSpec, ExistingDriver
 from components.control_planes import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
 from components.doors import Door, Gateways, GatewaysArgs
@@ -34,6 +36,8 @@ MEMBER_CONTROL_PLANES: tuple[ControlPlaneName, ...] = ("kserve", "istio")
 @dataclass(frozen=True, kw_only=True)
 class FleetArgs:
     spec: FleetSpec
+    # What of it the planner chose: told at the models.
+    choices: tuple[Choice, ...] = ()
     # Kubeconfig of each cluster with driver `existing`, by name.
     kubeconfigs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
@@ -63,6 +67,7 @@ class Fleet(pulumi.ComponentResource):
     placements: dict[str, Any]
     failover: dict[str, Any]
     runtime_image: dict[str, Any]
+    plan: dict[str, Any]
     kubeconfigs: pulumi.Output[dict[str, str]]
 
     def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
@@ -81,8 +86,15 @@ class Fleet(pulumi.ComponentResource):
         images = image.images if image else {}
         runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=spec.failover.requests, images=images), hub.objects)
         before_models = [*federation.rules, *runtimes.objects]
-        for model in spec.models:
-            self._model(model, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
+        plan = fleet_plan.plan(spec, dt.datetime.now(tz=dt.UTC).date())
+        chosen = {each.model: each for each in args.choices}
+        for model, planned in zip(spec.models, plan.models, strict=True):
+            served = self._model(model, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
+            pulumi.log.info(failover_budget.describe(failover_budget.promise(spec, model)), served)
+            pulumi.log.info(fleet_plan.describe(planned), served)
+            if model.name in chosen:
+                _tell_choice(chosen[model.name], served)
+        self._tell(plan)
 
         self.endpoints = pulumi.Output.from_input(
             {
@@ -96,6 +108,7 @@ class Fleet(pulumi.ComponentResource):
         self.runtime_image = {"gpu": {"image": spec.runtimes.vllm.image}, "cpu": {"image": spec.runtimes.vllm_cpu.image}}
         if image:
             self.runtime_image.update(image.told)
+        self.plan = fleet_plan.output(spec, plan)
         known: dict[str, pulumi.Input[str]] = {spec.hub.name: hub.cluster.kubeconfig, **{each.spec.name: each.cluster.kubeconfig for each in members}}
         self.kubeconfigs = pulumi.Output.secret(pulumi.Output.all(**known))
         self.register_outputs(self.outputs())
@@ -108,6 +121,7 @@ class Fleet(pulumi.ComponentResource):
             "placements": self.placements,
             "failover": self.failover,
             "runtimeImage": self.runtime_image,
+            "plan": self.plan,
             "kubeconfigs": self.kubeconfigs,
         }
 
@@ -181,7 +195,7 @@ class Fleet(pulumi.ComponentResource):
         doors: Mapping[str, Door],
         before: list[pulumi.Resource],
         before_routes: list[pulumi.Resource],
-    ) -> None:
+    ) -> Model:
         overrides = cluster_overrides(model, fleet.runtimes)
         if model.pack is not None:
             args = ModelArtifactArgs(directory=model.pack, source=model.source)
@@ -196,8 +210,19 @@ class Fleet(pulumi.ComponentResource):
         routes = ModelRoutes(model=model.name, endpoints=endpoints, failover=fleet.failover.requests, streams=fleet.failover.streams)
         regions = {each.name: each.region for each in fleet.clusters}
         Routes(f"{model.name}-routes", RoutesArgs(routes=routes, clusters=regions, requires=before_routes), hub.objects)
-        served = Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
-        pulumi.log.info(failover_budget.describe(failover_budget.promise(fleet, model)), served)
+        return Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
+
+    def _tell(self, plan: fleet_plan.FleetPlan) -> None:
+        """What is true of the whole fleet, at the end of a preview."""
+        pulumi.log.info(fleet_plan.describe_fleet(plan), self)
+        for warning in plan.warnings:
+            pulumi.log.warn(warning, self)
+
+
+def _tell_choice(each: Choice, served: Model) -> None:
+    """A choice that nobody has kept may be another one tomorrow."""
+    tell = pulumi.log.info if each.kept else pulumi.log.warn
+    tell(choice.describe(each), served)
 
 
 def _model_endpoint(model: ModelSpec, doors: Mapping[str, Door]) -> dict[str, Any]:

@@ -7,20 +7,33 @@ from pydantic import Field
 
 from components.clusters import ClusterSpec, HubSpec
 from components.failover import FailoverSpec
-from components.serving import ModelSpec, RuntimesSpec
+from components.planning import PlanningSpec
+from components.serving import ModelEntry, ModelSpec, RuntimesSpec
 from components.spec import Spec
 
 
-class FleetSpec(Spec):
-    """Everything one stack declares."""
+class FleetBase(Spec):
+    """Everything one stack declares, but its models."""
 
     hub: HubSpec
     clusters: Annotated[tuple[ClusterSpec, ...], Field(min_length=1)]
     runtimes: RuntimesSpec = RuntimesSpec()
     failover: FailoverSpec = FailoverSpec()
-    models: tuple[ModelSpec, ...] = ()
+    planning: PlanningSpec = PlanningSpec()
 
     @cached_property
     def by_name(self) -> dict[str, ClusterSpec]:
         """Clusters by name. With a duplicate name, which is an error of its own, the first."""
         return {each.name: each for each in reversed(self.clusters)}
+
+
+class FleetEntry(FleetBase):
+    """Everything one stack declares, as its stack file has it."""
+
+    models: tuple[ModelEntry, ...] = ()
+
+
+class FleetSpec(FleetBase):
+    """Everything one stack declares, with everything decided: choice.py makes it of a FleetEntry."""
+
+    models: tuple[ModelSpec, ...]

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pulumi
 from pydantic import Field
@@ -15,7 +15,7 @@ from pydantic import Field
 from components import labels
 from components.clusters import ClusterName, Jurisdiction
 from components.failover import CapacityFailoverSpec
-from components.gpu_pools import AcceleratorSpec
+from components.gpu_pools import AcceleratorSpec, GpuType
 from components.hub_objects import hub_object
 from components.spec import Spec
 from planning.division import divide, tie_free
@@ -62,15 +62,25 @@ class PlacementClusterSpec(Spec):
     """GPU type and count here, where they differ from the model's own."""
 
 
-class PlacementSpec(Spec):
-    """Which clusters may and do serve a model."""
+class PlacementBase(Spec):
+    """Where a model may run, and what of it must be left after a loss."""
 
-    clusters: Annotated[tuple[PlacementClusterSpec, ...], Field(min_length=1)]
     jurisdictions: tuple[Jurisdiction, ...] = ()
     """Where the model may run at all; empty for anywhere. A cluster outside is an error, not a silent omission."""
+    accelerators: tuple[GpuType, ...] = ()
+    """GPU types that it may run on; empty for any."""
+    gpu_memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, Field(alias="gpuMemoryGiB")] = None
+    """The least memory of a GPU that it may run on."""
+    labels: dict[str, str] = Field(default_factory=dict[str, str])
+    """Labels that its clusters must have, e.g. a latency class."""
+    dollars_per_gpu_hour: Annotated[float, Field(gt=0)] | None = None
+    """The most that a GPU of it may cost, by the prices of the plan."""
     minimum_clusters: Annotated[int, Field(ge=1)] = 2
     """Clusters that must hold a replica, in two regions or more if it is above 1: the partner for a failover.
     1 accepts that the model is away while its region is."""
+    standby: Literal["hot", "warm", "cold"] | None = None
+    """What is ready for the loss of a region. `hot`: replicas that run elsewhere answer the whole load. `warm`: nodes that run
+    have room for the lost replicas. `cold`: an autoscaler may add nodes until they have. Only the planner's choice follows it."""
     failover_order: tuple[ClusterName, ...] = ()
     """Where requests go when the region of a front door cannot serve them, one after another. Clusters left out follow in the
     order of `clusters`."""
@@ -81,6 +91,19 @@ class PlacementSpec(Spec):
     def evict_after(self, failover: CapacityFailoverSpec) -> int:
         """How long a lost cluster keeps the replicas, in seconds."""
         return failover.evict_after_seconds if self.evict_after_seconds is None else self.evict_after_seconds
+
+
+class PlacementEntry(PlacementBase):
+    """Which clusters may and do serve a model, as a stack file has it."""
+
+    clusters: tuple[PlacementClusterSpec, ...] = ()
+    """Left out: the cheapest of those where it may run, with the weights that divide its replicas best."""
+
+
+class PlacementSpec(PlacementBase):
+    """Which clusters may and do serve a model."""
+
+    clusters: tuple[PlacementClusterSpec, ...]
 
     @property
     def order(self) -> tuple[str, ...]:

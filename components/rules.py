@@ -10,6 +10,7 @@ from components import failover_budget, serving_rules
 from components.clusters import ClusterSpec
 from components.fleet_spec import FleetSpec
 from components.gpu_pools import nodes_of
+from components.market import Market, refusal
 from components.placement import PlacementClusterSpec, division, policy_weights
 from components.serving import ModelSpec
 from components.spec import Path, Problem, closest
@@ -89,6 +90,17 @@ def packed_models_name_their_digest(fleet: FleetSpec) -> Iterator[Problem]:
         if model.pack is not None and not (model.source.startswith("oci://") and "@sha256:" in model.source):
             hint = "`fleet model pack DIR --output LAYOUT` prints the digest"
             yield Problem(("models", at, "source"), "must be `oci://…@sha256:…`, the digest that `pack` is packed to", model.source, hint)
+
+
+def constraints_hold(fleet: FleetSpec) -> Iterator[Problem]:
+    """What a placement says of its clusters, against those that are written. Jurisdictions have a rule of their own."""
+    market = Market(fleet)
+    for at, model, place, each, cluster in _placements(fleet):
+        kind = model.accelerator_in(each.name).type
+        if cluster is None or (refused := refusal(market, model.placement, cluster, kind)) is None or refused[0] == "jurisdictions":
+            continue
+        path: Path = ("models", at, "placement", "clusters", place, "name")
+        yield Problem(path, f"does not keep `placement.{refused[0]}`: {refused[1]}", each.name, "choose another cluster, or change the constraint")
 
 
 def failover_has_a_partner(fleet: FleetSpec) -> Iterator[Problem]:
@@ -353,6 +365,7 @@ RULES: tuple[Rule, ...] = (
     placements_name_clusters,
     jurisdictions_hold,
     packed_models_name_their_digest,
+    constraints_hold,
     failover_has_a_partner,
     accelerators_exist,
     serving_rules.tensor_parallel_fits,

@@ -22,7 +22,7 @@ from components.driver_commands import driver_command, inside, result
 from components.failover import RequestFailoverSpec
 from components.gpu_pools import AcceleratorSpec
 from components.hub_objects import hub_object
-from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementSpec
+from components.placement import INFERENCE_SERVICE, TIMEOUT_SECONDS, WAIT_FOR, PlacementEntry, PlacementSpec
 from components.runtime_image import RuntimeImageSpec, Variant
 from components.serving_arguments import CPU_VLLM, GPU_VLLM, MODEL_PATH, Count, ModelRuntimeSpec, parser_table, rendered, shapes_answers
 from components.spec import Spec, checked, dns_name, refuse
@@ -81,8 +81,18 @@ ModelSource = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"
 Quantity = Annotated[str, Field(pattern=r"^[0-9]+(\.[0-9]+)?(m|k|M|G|T|Ki|Mi|Gi|Ti)?$")]
 
 
+class LatentAttention(Spec):
+    """Numbers of multi-head latent attention (MLA), which keeps one latent per token in place of keys and values."""
+
+    kv_lora_rank: Count
+    """kv_lora_rank"""
+    qk_rope_head_size: Count
+    """qk_rope_head_dim"""
+
+
 class ModelFacts(Spec):
-    """The architecture of a model, as its config.json has it. Rules and plans are computed from it."""
+    """The architecture of a model, as its config.json has it. Rules and plans are computed from it. `fleet model inspect` prints
+    it for a model directory or an artifact."""
 
     attention_heads: Count
     """num_attention_heads"""
@@ -97,11 +107,22 @@ class ModelFacts(Spec):
     max_model_length: Count
     """max_position_embeddings: the longest sequence in tokens."""
     intermediate_size: Count | None = None
-    """intermediate_size; of a mixture of experts moe_intermediate_size. Only rules need it."""
+    """intermediate_size; of a mixture of experts moe_intermediate_size."""
     vocabulary_size: Count | None = None
-    """vocab_size. Only rules need it."""
+    """vocab_size. Without it plans reserve memory for a large one."""
     experts: Count | None = None
     """Experts of each layer: num_experts, n_routed_experts or num_local_experts. None for a model without."""
+    experts_per_token: Count | None = None
+    """num_experts_per_tok. Only plans need it, as those below."""
+    head_size: Count | None = None
+    """head_dim; without it hiddenSize / attentionHeads."""
+    weight_bytes: Count | None = None
+    """Bytes of the weight files; without them two per parameter, or what the quantization makes of it."""
+    sliding_window: Count | None = None
+    """sliding_window: tokens that some layers look back."""
+    full_attention_layers: Annotated[int, Field(ge=0)] | None = None
+    """Layers without that window; 0 where all have it. Without this number plans count a window for nothing."""
+    mla: LatentAttention | None = None
 
 
 class ObjectivesSpec(Spec):
@@ -117,8 +138,19 @@ class ObjectivesSpec(Spec):
     """The longest from the death of a region until its replicas are ready in others."""
 
 
-class ModelSpec(Spec):
-    """One model that the fleet serves."""
+class LoadSpec(Spec):
+    """What callers ask of a model, over all front doors together. Plans are made for it; nothing enforces it."""
+
+    requests_per_second: Annotated[float, Field(gt=0)]
+    """At the busiest time that is planned for."""
+    input_tokens: Count
+    """Of a prompt, in the mean."""
+    output_tokens: Count
+    """Of an answer, in the mean."""
+
+
+class ModelBase(Spec):
+    """What is known of a model before it has a place."""
 
     name: ModelName
     """Its name in paths and in the `model` field of requests."""
@@ -130,14 +162,36 @@ class ModelSpec(Spec):
     """A model directory, relative to the folder of the stack file. `pulumi up` packs it and pushes it to `source` where the
     registry lacks the digest that `source` names. None for a model that others push."""
     facts: ModelFacts
-    accelerator: AcceleratorSpec
-    replicas: Annotated[int, Field(ge=1, le=10_000)] = 1
-    """Over all clusters together."""
     runtime: ModelRuntimeSpec = ModelRuntimeSpec()
     objectives: ObjectivesSpec = ObjectivesSpec()
+    load: LoadSpec | None = None
+    """Without it plans know how much fits, and not how much is needed."""
     rollout: Literal["surge", "replace"] = "surge"
     """How a change reaches the replicas of a cluster. `surge` starts a new one before it stops an old one, and needs the
     GPUs of one replica free; `replace` needs none, and leaves the cluster one replica short meanwhile."""
+
+
+class ModelEntry(ModelBase):
+    """One model that the fleet serves, as a stack file has it. What is left out of accelerator, replicas and placement.clusters
+    is chosen: docs/planning.md."""
+
+    accelerator: AcceleratorSpec | None = None
+    """What a replica runs on. Left out: the cheapest GPUs of the model's clusters that keep its objectives."""
+    replicas: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    """Over all clusters together. Left out: as few as the load needs."""
+    placement: PlacementEntry = PlacementEntry()
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is left to choose."""
+        return self.accelerator is not None and self.replicas is not None and bool(self.placement.clusters)
+
+
+class ModelSpec(ModelBase):
+    """One model that the fleet serves, with everything decided."""
+
+    accelerator: AcceleratorSpec
+    replicas: int
     placement: PlacementSpec
 
     def accelerator_in(self, cluster: str) -> AcceleratorSpec:

@@ -12,6 +12,7 @@ from components.serving import ModelSpec
 from components.serving_arguments import Given, ModelRuntimeSpec, given
 from components.spec import NOTHING, Path, Problem, closest
 from planning.accelerators import ACCELERATORS, CPU
+from planning.model_size import split_problems
 from runtime_image.vllm_arguments import Table
 
 # Flags that are set elsewhere → where. One given twice would win over the other by its place in the line.
@@ -182,18 +183,18 @@ def tensor_parallel_fits(fleet: FleetSpec) -> Iterator[Problem]:
 
 def _split(path: Path, model: ModelSpec, count: int) -> Iterator[Problem]:
     facts, stages = model.facts, model.runtime.stages
-    heads, shared = facts.attention_heads, facts.key_value_heads
-    # Words are filled up to a multiple of 64.
-    words = facts.vocabulary_size and -(-facts.vocabulary_size // 64) * 64
+    heads = facts.attention_heads
     # Whole experts are on each GPU then, and nothing of their layers is split.
     neurons = None if model.runtime.expert_parallel else facts.intermediate_size
-    parts = {"attention heads": heads, "neurons of a layer (`facts.intermediateSize`)": neurons, "words, filled up to a multiple of 64,": words}
 
     def broken(size: int) -> list[str]:
-        found = [f"must divide the model's {number} {name}" for name, number in parts.items() if number and number % size]
-        if shared % size and size % shared:
-            found.append(f"must divide the model's {shared} key-value heads, or be a multiple of them")
-        return found
+        return split_problems(
+            size,
+            attention_heads=heads,
+            key_value_heads=facts.key_value_heads,
+            intermediate_size=neurons,
+            vocabulary_size=facts.vocabulary_size,
+        )
 
     if count % stages:
         yield Problem(path, f"must be a multiple of `runtime.pipelineParallelSize`, which is {stages}", count)

@@ -4,6 +4,7 @@ A Spec is plain data that a person writes: no Outputs, no defaults elsewhere. Ch
 that need several Specs are in rules.py. Both end as Problems.
 """
 
+import datetime as dt
 import difflib
 import json
 import re
@@ -123,6 +124,7 @@ def parse(spec: type[_S], raw: Any, rules: Callable[[_S], Iterable[Problem]], li
     `list_fields` with wrong types are left out, before the rules look at the rest. Raises SpecError.
     """
     problems: list[Problem] = []
+    raw = _dates_as_text(raw)
     rest = raw
     for _ in range(3):
         try:
@@ -152,6 +154,15 @@ def _validate(spec: type[_S], raw: Any) -> _S:
 
 # Key that remembers an entry's place in the file after others were left out; never part of a stack file.
 _PLACE = "\0place"
+
+
+def _dates_as_text(value: Any) -> Any:
+    """YAML makes dates of what looks like one; the engine's configuration, which is JSON, does not."""
+    if isinstance(value, dict):
+        return {key: _dates_as_text(each) for key, each in cast(dict[str, Any], value).items()}
+    if isinstance(value, list):
+        return [_dates_as_text(each) for each in cast(list[Any], value)]
+    return value.isoformat() if isinstance(value, dt.date) else value
 
 
 def _public(value: Any) -> Any:
@@ -235,6 +246,9 @@ _RULES = {
     "tuple_type": "must be a list",
     "list_type": "must be a list",
     "dict_type": "must be a mapping of fields",
+    "date_from_datetime_parsing": "must be a date such as `2026-11-01`",
+    "date_parsing": "must be a date such as `2026-11-01`",
+    "date_type": "must be a date such as `2026-11-01`",
     "model_type": "must be a mapping of fields",
     "model_attributes_type": "must be a mapping of fields",
     "greater_than_equal": "must be at least {ge}",

@@ -1,4 +1,4 @@
-"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model, image, preview, versions.
+"""The `fleet` command: up, status, outputs, logs, bench, drill, drain, model, image, plan, preview, versions.
 
 `fleet up` is `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too.
 """
@@ -23,6 +23,7 @@ from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.image import command as image_command
 from operations.model import command as model_command
+from operations.plan import command as plan_command
 from operations.preview import command as preview_command
 from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend, run_up, select
@@ -197,6 +198,7 @@ def parser() -> argparse.ArgumentParser:
     image_command.add_commands(commands)
     preview_command.add_commands(commands)
     versions_command.add_command(commands)
+    plan_command.add_command(commands)
     return top
 
 

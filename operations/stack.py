@@ -155,6 +155,12 @@ def deployed(name: str) -> automation.OutputMap:
     return outputs
 
 
+def deployed_or_nothing(name: str) -> automation.OutputMap:
+    """The outputs of a stack, empty where it was never brought up from here. Unlike `deployed` it makes nothing."""
+    project = paths.STATE / "pulumi" / ".pulumi" / "stacks"
+    return select(name).outputs() if any(project.rglob(f"{name}.json")) else {}
+
+
 def in_clear(outputs: Mapping[str, automation.OutputValue]) -> dict[str, Any]:
     """With secrets in clear, for use inside this process only."""
     return {key: value.value for key, value in outputs.items()}

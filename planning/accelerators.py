@@ -1,9 +1,16 @@
-"""The GPU types that a stack file may name, and how nodes call them. Not their memory, speed or price."""
+"""The GPU types that a stack file may name: how nodes call them, and what a plan is computed from. Their data and its sources
+are catalogue.toml; what they cost is prices.py.
+"""
 
+import tomllib
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 # Accelerator type of a model that runs on CPU, with the runtime `vllm-cpu`. No GPU pool has it.
 CPU = "cpu"
+
+CATALOGUE: dict[str, Any] = tomllib.loads(Path(__file__).with_name("catalogue.toml").read_text(encoding="utf-8"))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -14,17 +21,27 @@ class Accelerator:
     product: str
     # Compute capability, 89 for 8.9: which kernels there are for it, and with them which quantization.
     capability: int
+    memory_gib: float
+    """What CUDA shows; vLLM takes its share of it."""
+    bandwidth: float
+    """Of the memory, GB/s."""
+    teraflops: float
+    """Dense bf16."""
+    link: str
+    """Between the GPUs of one node: NVLink or PCIe."""
+    link_bandwidth: float
+    """GB/s, both directions together."""
 
 
-# Add a type here and nowhere else: specs, schema and simulated nodes read this table.
-ACCELERATORS: dict[str, Accelerator] = {
-    "A10G": Accelerator(product="NVIDIA-A10G", capability=86),
-    "L4": Accelerator(product="NVIDIA-L4", capability=89),
-    "L40S": Accelerator(product="NVIDIA-L40S", capability=89),
-    "A100": Accelerator(product="NVIDIA-A100-SXM4-80GB", capability=80),
-    "A100-40": Accelerator(product="NVIDIA-A100-SXM4-40GB", capability=80),
-    "A100-80": Accelerator(product="NVIDIA-A100-SXM4-80GB", capability=80),
-    "H100": Accelerator(product="NVIDIA-H100-80GB-HBM3", capability=90),
-    "H200": Accelerator(product="NVIDIA-H200", capability=90),
-    "B200": Accelerator(product="NVIDIA-B200", capability=100),
-}
+def _accelerators() -> dict[str, Accelerator]:
+    gpus: dict[str, dict[str, Any]] = CATALOGUE["gpus"]
+    return {name: Accelerator(**gpus[facts.get("same_as", name)]) for name, facts in gpus.items()}
+
+
+def canonical(name: str) -> str:
+    """The name that prices know: `A100-80` for `A100`."""
+    return CATALOGUE["gpus"].get(name, {}).get("same_as", name)
+
+
+# In the order of the catalogue: editors and errors list them so.
+ACCELERATORS: dict[str, Accelerator] = _accelerators()

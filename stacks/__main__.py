@@ -10,6 +10,6 @@ from stacks.config import load
 
 config = load(Path(__file__).parent)
 require_driver()
-fleet = Fleet("fleet", FleetArgs(spec=config.spec, kubeconfigs=config.kubeconfigs))
+fleet = Fleet("fleet", FleetArgs(spec=config.spec, choices=config.choices, kubeconfigs=config.kubeconfigs))
 for name, value in fleet.outputs().items():
     pulumi.export(name, value)

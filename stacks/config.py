@@ -4,16 +4,18 @@ The only reader of `pulumi.Config`. Secrets are keys of their own because one ne
 text.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pulumi
+import yaml
 
-from components import rules
+from components import choice, rules
+from components.choice import NOTHING_KEPT, Choice, Kept, Resolved
 from components.clusters import ExistingDriver
-from components.fleet_spec import FleetSpec
+from components.fleet_spec import FleetEntry, FleetSpec
 from components.spec import Problem, SpecError, parse
 
 KEY = "spec"
@@ -23,15 +25,49 @@ _LISTS = ("models",)
 
 @dataclass(frozen=True, kw_only=True)
 class StackConfig:
-    """A valid stack: its Spec, and the kubeconfigs of clusters that exist already. They are secrets."""
+    """A valid stack: its Spec, what of it the planner chose, and the kubeconfigs of clusters that exist already. They are secrets."""
 
     spec: FleetSpec
+    choices: tuple[Choice, ...]
     kubeconfigs: Mapping[str, pulumi.Output[str]]
 
 
 def parse_fleet(raw: Any) -> FleetSpec:
-    """The Spec below `fleet:spec`. Raises SpecError with everything that is wrong."""
-    return parse(FleetSpec, raw, rules.problems, _LISTS)
+    """The Spec below `fleet:spec`, with nothing left open. Raises SpecError with everything that is wrong."""
+    return resolve_fleet(raw)[1].fleet
+
+
+def resolve_fleet(raw: Any, kept: Kept = NOTHING_KEPT, *, anew: bool = False) -> tuple[FleetEntry, Resolved]:
+    """What is written below `fleet:spec`, and what it becomes: components/choice.py decides what is left open. Raises SpecError."""
+    found: list[Resolved] = []
+
+    def problems(entry: FleetEntry) -> Iterator[Problem]:
+        found.append(choice.resolve(entry, kept, anew=anew))
+        yield from found[-1].problems
+        places = found[-1].places
+        for each in rules.problems(found[-1].fleet):
+            model = each.path[1] if each.path[:1] == ("models",) and len(each.path) > 1 else None
+            yield each if not isinstance(model, int) else replace(each, path=("models", places[model], *each.path[2:]))
+
+    entry = parse(FleetEntry, raw, problems, _LISTS)
+    return entry, found[-1]
+
+
+def kept_choices(folder: Path, stack: str) -> Kept:
+    """The choices that stand for a stack, nothing where the file is not there. Raises SpecError."""
+    file = choices_file(folder, stack)
+    if not file.exists():
+        return NOTHING_KEPT
+    try:
+        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except yaml.YAMLError as error:
+        raise SpecError([Problem((), f"{file.name} is no YAML: {error}")]) from None
+    return parse(Kept, raw or {}, lambda _: ())
+
+
+def choices_file(folder: Path, stack: str) -> Path:
+    """Where `fleet plan --choose` keeps what was chosen for a stack."""
+    return folder / f"choices.{stack}.yaml"
 
 
 def load(folder: Path) -> StackConfig:
@@ -45,8 +81,8 @@ def load(folder: Path) -> StackConfig:
     if raw is None:
         raise pulumi.RunError(f"{file}: {config.full_key(KEY)}: is required\n  hint: docs/stack-file.md shows a whole one")
     try:
-        spec = parse_fleet(raw)
-        return StackConfig(spec=spec, kubeconfigs=_kubeconfigs(spec, config, folder))
+        _, resolved = resolve_fleet(raw, kept_choices(folder, pulumi.get_stack()))
+        return StackConfig(spec=resolved.fleet, choices=resolved.choices, kubeconfigs=_kubeconfigs(resolved.fleet, config, folder))
     except SpecError as error:
         count = len(error.problems)
         lines = "\n".join(f"{file}: {problem}" for problem in error.problems)

@@ -150,7 +150,7 @@ def _head(found: Stored) -> str:
 
 
 def _render(facts: Mapping[str, Any]) -> str:
-    own = ", ".join(f"{key}: {facts[key]}" for key in _STACK_FACTS if key in facts)
+    own = ", ".join(f"{key}: {json.dumps(facts[key])}" for key in _STACK_FACTS if key in facts)
     more = [f"# {key}: {value if isinstance(value, str) else json.dumps(value)}" for key, value in sorted(facts.items()) if key not in _STACK_FACTS]
     return "\n".join([f"facts: {{{own}}}", *more])
 

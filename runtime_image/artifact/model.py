@@ -248,6 +248,7 @@ def _facts(document: Config) -> tuple[dict[str, Any], list[str]]:
             wrong.append(f"num_key_value_heads: must divide num_attention_heads `{heads}`, got: `{facts['keyValueHeads']}`")
     if config.get("use_sliding_window", True) and (window := _optional(config, wrong, "sliding_window")):
         facts["slidingWindow"] = window
+        facts |= _full_attention(config, facts["layers"])
     if experts := _optional(config, wrong, "num_local_experts", "n_routed_experts", "num_experts"):
         active = _whole(config, wrong, "num_experts_per_tok", "num_experts_per_token", "top_k_experts")
         facts |= {"experts": experts, "expertsPerToken": active}
@@ -258,6 +259,17 @@ def _facts(document: Config) -> tuple[dict[str, Any], list[str]]:
     facts |= {"intermediateSize": inner_size} if inner_size else {}
     facts |= _quantization(config, wrong)
     return facts, wrong
+
+
+def _full_attention(config: Config, layers: int | None) -> dict[str, Any]:
+    """Layers without the window; nothing where config.json does not tell which they are."""
+    types, pattern = config.get("layer_types"), config.get("sliding_window_pattern")
+    if isinstance(types, list):
+        return {"fullAttentionLayers": sum(each != "sliding_attention" for each in cast(list[Any], types))}
+    if type(pattern) is int and pattern >= 1 and layers:
+        # Every so many layers one looks at everything.
+        return {"fullAttentionLayers": layers // pattern}
+    return {} if "max_window_layers" in config else {"fullAttentionLayers": 0}
 
 
 def _quantization(config: Config, wrong: list[str]) -> dict[str, Any]:

@@ -37,10 +37,26 @@ def test_the_facts_are_those_that_a_stack_file_takes(tmp_path: Path) -> None:
         "parameters": 128 + 32 + 32,
         "maxModelLength": 128,
         "vocabularySize": 16,
+        "headSize": 2,
+        "weightBytes": 2 * (128 + 32 + 32),
     }
-    assert facts["headSize"] == 2
     assert facts["dtype"] == "bfloat16"
-    assert facts["weightBytes"] == 2 * (128 + 32 + 32)
+
+
+@pytest.mark.parametrize(
+    ("config", "full"),
+    [
+        ({"layer_types": ["sliding_attention", "full_attention"]}, 1),
+        ({"sliding_window_pattern": 2}, 1),
+        ({}, 0),
+        # Which layers these are depends on the architecture.
+        ({"max_window_layers": 1}, None),
+    ],
+)
+def test_layers_that_look_at_the_whole_sequence_are_counted(tmp_path: Path, config: dict[str, Any], full: int | None) -> None:
+    facts = examined(write_model(tmp_path / "m", {"sliding_window": 64, **config})).facts
+    assert facts["slidingWindow"] == 64
+    assert facts.get("fullAttentionLayers") == full
 
 
 def test_the_model_of_the_local_fleet_passes_and_has_as_many_parameters_as_it_says(tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Why a model has no place: the fewest things that its stack file says and that cannot all be kept."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+from components.fleet_spec import FleetEntry
+from components.market import Market, wanted_of
+from components.placement import PlacementEntry
+from components.serving import ModelEntry, ObjectivesSpec
+from components.spec import NOTHING, Problem
+from planning import choice
+from planning.choice import Wanted
+
+_PLENTY = 1_000_000
+# What a contradiction may be made of besides what is said of the model itself.
+_POOLS = "the nodes of the GPU pools"
+
+
+def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], taken: choice.Taken) -> Iterator[Problem]:
+    """For each model that has no place by itself the smallest set of its constraints that contradict each other."""
+    entries = {model.name: (at, model) for at, model in enumerate(entry.models)}
+    blamed = False
+    for wanted in models:
+        at, model = entries[wanted.name]
+        values = _constraints(model)
+        found = choice.smallest_contradiction(list(values), lambda names, model=model: _possible(market, model, names, taken))
+        if found is None:
+            continue
+        blamed = True
+        listed = [f"`{name}` {value}" if value else name for name, value in values.items() if name in found]
+        if not found:
+            hint = "add a pool of larger GPUs, or set `runtime.maxModelLength` or `runtime.quantization`"
+            yield Problem(("models", at), f"model `{model.name}` fits on no GPU type of the fleet", NOTHING, hint)
+        elif len(listed) == 1:
+            yield Problem(("models", at), f"model `{model.name}` has no place: no cluster keeps {listed[0]}", NOTHING, "change it, or add GPUs")
+        else:
+            these = f"{', '.join(listed[:-1])} and {listed[-1]}"
+            yield Problem(("models", at), f"model `{model.name}` has no place: {these} contradict each other", NOTHING, "change one of them")
+    if not blamed:
+        yield _crowd(market, models, taken, {name: at for name, (at, _) in entries.items()})
+
+
+def _constraints(model: ModelEntry) -> dict[str, str]:
+    """Names as in the stack file, with their values, in the order in which they are blamed last."""
+    placement, objectives, load = model.placement, model.objectives, model.load
+    written = {
+        "placement.minimumClusters": str(placement.minimum_clusters) if placement.minimum_clusters > 1 else "",
+        "placement.standby": placement.standby or ("cold (for `restoreSeconds`)" if objectives.restore_seconds is not None else ""),
+        "placement.jurisdictions": ", ".join(placement.jurisdictions),
+        "placement.labels": ", ".join(f"{name}: {value}" for name, value in placement.labels.items()),
+        "placement.accelerators": ", ".join(placement.accelerators),
+        "placement.gpuMemoryGiB": f"{placement.gpu_memory_gib:g}" if placement.gpu_memory_gib is not None else "",
+        "placement.dollarsPerGpuHour": f"{placement.dollars_per_gpu_hour:g}" if placement.dollars_per_gpu_hour is not None else "",
+        "placement.clusters": ", ".join(each.name for each in placement.clusters),
+        "accelerator": f"{model.accelerator.count} x {model.accelerator.type}" if model.accelerator else "",
+        "replicas": str(model.replicas) if model.replicas is not None else "",
+        "load": f"{load.requests_per_second:g} requests/s" if load else "",
+        "objectives.timeToFirstTokenSeconds": f"{objectives.time_to_first_token_seconds:g}" if objectives.time_to_first_token_seconds and load else "",
+        "objectives.interTokenSeconds": f"{objectives.inter_token_seconds:g}" if objectives.inter_token_seconds and load else "",
+    }
+    return {**{name: value for name, value in written.items() if value}, _POOLS: ""}
+
+
+def _possible(market: Market, model: ModelEntry, names: frozenset[str], taken: choice.Taken) -> bool:
+    """Whether the model has a place with only these of its constraints."""
+    placement, objectives = model.placement, model.objectives
+    dropped: dict[str, Any] = {}
+    free = PlacementEntry().model_copy(update={"minimum_clusters": 1})
+    for field, info in PlacementEntry.model_fields.items():
+        if f"placement.{info.alias}" not in names:
+            dropped[field] = getattr(free, field)
+    goals: dict[str, Any] = {"restore_seconds": objectives.restore_seconds if "placement.standby" in names else None}
+    for field in ("time_to_first_token_seconds", "inter_token_seconds"):
+        goals[field] = getattr(objectives, field) if f"objectives.{ObjectivesSpec.model_fields[field].alias}" in names else None
+    # A load is what the objectives are judged at: without it as a constraint the smallest is asked.
+    load = model.load if "load" in names or model.load is None else model.load.model_copy(update={"requests_per_second": 1e-6})
+    changed = model.model_copy(
+        update={
+            "placement": placement.model_copy(update=dropped),
+            "objectives": objectives.model_copy(update=goals),
+            "load": load,
+            "accelerator": model.accelerator if "accelerator" in names else None,
+            "replicas": model.replicas if "replicas" in names else None,
+        }
+    )
+    rich = _POOLS not in names
+    room = {place: [replace(each, count=_PLENTY) for each in nodes] for place, nodes in market.room.items()} if rich else market.room
+    return choice.choose([wanted_of(market, changed)], room, {} if rich else taken) is not None
+
+
+def _crowd(market: Market, models: Sequence[Wanted], taken: choice.Taken, places: Mapping[str, int]) -> Problem:
+    """Each has a place, all together have none: a smallest crowd of them."""
+    crowd = list(models)
+    for each in models:
+        rest = [other for other in crowd if other is not each]
+        if rest and choice.choose(rest, market.room, taken) is None:
+            crowd = rest
+    names = ", ".join(f"`{each.name}`" for each in crowd)
+    what = f"models {names} have a place each, but not all together" if len(crowd) > 1 else f"model {names} has no place that survives the loss of a region"
+    return Problem(("models", places[crowd[0].name]), what, NOTHING, "add nodes, or lower a load or an objective")

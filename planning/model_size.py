@@ -1,0 +1,137 @@
+"""What a model takes of a GPU's memory, from the numbers of its config.json: weights, and KV cache per sequence.
+
+Formulas are those of vLLM 0.33, which the sizes of model cards agree with (tests/unit/test_model_size.py). Not covered: layers of
+linear attention or state space, encoders for pictures and sound, and what speculative decoding adds.
+"""
+
+from dataclasses import dataclass
+
+GIB = 2**30
+
+# vLLM fills the vocabulary up to a multiple of this before it splits it (DEFAULT_VOCAB_PADDING_SIZE).
+_WORDS_STEP = 64
+
+# Bytes per weight by method, scales included: 4 bits with one 16-bit scale and zero point per 128 weights; of nvfp4 one 8-bit scale
+# per 16, of mxfp4 and mxfp8 one per 32. Of methods that are not listed the checkpoint's own size is needed.
+_WEIGHT_BYTES = {
+    **dict.fromkeys(("fp8", "fp8_per_tensor", "fp8_per_channel", "fp8_per_block", "fbgemm_fp8", "modelopt"), 1.0),
+    **dict.fromkeys(("mxfp8", "modelopt_mxfp8"), 1.03),
+    **dict.fromkeys(("awq", "awq_marlin", "auto_awq", "gptq", "gptq_marlin", "auto_gptq", "mxfp4", "gpt_oss_mxfp4"), 0.53),
+    **dict.fromkeys(("modelopt_fp4", "nvfp4", "nvfp4_per_token"), 0.57),
+}
+_CACHE_BYTES = {"nvfp4": 0.5625, "nvfp4_4over6": 0.5625}
+_WIDE = 2.0
+"""Bytes of a number in bfloat16, what models are kept in where nothing else is said."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shape:
+    """The architecture of a model, as its config.json has it."""
+
+    layers: int
+    attention_heads: int
+    key_value_heads: int
+    head_size: int
+    hidden_size: int
+    parameters: int
+    """All experts included."""
+    max_model_length: int
+    """Longest sequence in tokens that is served."""
+    weight_bytes: int | None = None
+    """Of the checkpoint's files. None: computed from the parameters."""
+    intermediate_size: int | None = None
+    """Of one expert, where there are experts."""
+    vocabulary_size: int | None = None
+    window: int | None = None
+    """Tokens that layers of sliding-window attention look back."""
+    full_layers: int | None = None
+    """Layers that look at the whole sequence, where others have a window. None: all, to be safe."""
+    latent_size: int | None = None
+    """Of multi-head latent attention: kv_lora_rank + qk_rope_head_dim, the numbers kept per token and layer."""
+    experts: int | None = None
+    experts_per_token: int | None = None
+    quantization: str | None = None
+    cache_dtype: str | None = None
+
+    @property
+    def weights(self) -> float:
+        """Bytes of all weights. A checkpoint in 16 bits that is quantized while it is loaded takes what it is quantized to."""
+        per = _WEIGHT_BYTES.get(self.quantization or "")
+        if self.weight_bytes is None:
+            return self.parameters * (per or _WIDE)
+        if per is not None and self.weight_bytes > 1.5 * self.parameters * per:
+            return self.parameters * per
+        return float(self.weight_bytes)
+
+    @property
+    def expert_share(self) -> float:
+        """The part of the weights that is experts', 0 for a dense model: each has three matrices."""
+        if not self.experts or not self.intermediate_size:
+            return 0.0
+        # Some layers of such models have no experts, so the product may exceed the whole.
+        return min(self.layers * self.experts * 3 * self.hidden_size * self.intermediate_size / self.parameters, 0.97)
+
+    def read_per_step(self, sequences: int) -> float:
+        """Bytes of weights that a step of `sequences` tokens reads: of experts only those that are asked.
+
+        Expected number of distinct experts: E * (1 - (1 - k/E)^b), for tokens that choose independently.
+        """
+        if not self.expert_share or not self.experts:
+            return self.weights
+        asked = 1 - (1 - (self.experts_per_token or 1) / self.experts) ** sequences
+        return self.weights * (1 - self.expert_share + self.expert_share * asked)
+
+    @property
+    def active_parameters(self) -> float:
+        """Parameters that one token is multiplied with."""
+        if not self.expert_share or not self.experts:
+            return float(self.parameters)
+        return self.parameters * (1 - self.expert_share + self.expert_share * (self.experts_per_token or 1) / self.experts)
+
+    @property
+    def cache_bytes(self) -> float:
+        """Bytes of one number of the KV cache."""
+        dtype = self.cache_dtype or "auto"
+        return _CACHE_BYTES.get(dtype, 1.0 if dtype.startswith("fp8") else _WIDE)
+
+
+def cache_per_token(shape: Shape, tensor: int = 1) -> float:
+    """Bytes of KV cache per token on each GPU of one pipeline stage, all layers, without windows.
+
+    A GPU keeps whole heads: with more GPUs than key-value heads each head is kept several times (get_num_kv_heads of vLLM). A
+    latent is not split at all.
+    """
+    return shape.layers * _per_layer(shape, tensor)
+
+
+def _per_layer(shape: Shape, tensor: int) -> float:
+    if shape.latent_size is not None:
+        return shape.latent_size * shape.cache_bytes
+    return 2 * max(1, shape.key_value_heads // tensor) * shape.head_size * shape.cache_bytes
+
+
+def cache_of_sequence(shape: Shape, length: int, tensor: int = 1, stages: int = 1) -> float:
+    """Bytes of KV cache of one sequence on each GPU; layers with a window keep no more than the window."""
+    full = shape.layers if shape.window is None or shape.full_layers is None else shape.full_layers
+    windowed = shape.layers - full
+    tokens = full * length + windowed * min(length, shape.window or length)
+    return _per_layer(shape, tensor) * tokens / stages
+
+
+def split_problems(
+    tensor: int, *, attention_heads: int, key_value_heads: int, intermediate_size: int | None = None, vocabulary_size: int | None = None
+) -> list[str]:
+    """Why vLLM does not split a model over `tensor` GPUs; nothing where it does. Sizes that are None are not looked at.
+
+    With whole experts on each GPU nothing of their layers is split: intermediate_size is left out then.
+    """
+    words = vocabulary_size and -(-vocabulary_size // _WORDS_STEP) * _WORDS_STEP
+    parts = {
+        "attention heads": attention_heads,
+        "neurons of a layer (`facts.intermediateSize`)": intermediate_size,
+        f"words, filled up to a multiple of {_WORDS_STEP},": words,
+    }
+    found = [f"must divide the model's {number} {name}" for name, number in parts.items() if number and number % tensor]
+    if key_value_heads % tensor and tensor % key_value_heads:
+        found.append(f"must divide the model's {key_value_heads} key-value heads, or be a multiple of them")
+    return found
