@@ -7,6 +7,7 @@ network is this machine's: everything listens on loopback. Standard library only
 import ctypes
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -14,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 # linux/prctl.h
-_CAPBSET_DROP, _SET_NO_NEW_PRIVS = 24, 38
+_SET_PDEATHSIG, _CAPBSET_DROP, _SET_NO_NEW_PRIVS = 1, 24, 38
 _CAPABILITIES = 64
 _HOME, _SCRATCH, _SHARED_MEMORY = "/home/vllm", "/tmp", "/dev/shm"
 # Modes are those of an emptyDir.
@@ -79,6 +80,8 @@ def _give_up_rights(user: int) -> None:
     os.setresuid(user, user, user)
     if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         sys.exit("the kernel does not take no_new_privs")
+    # As `unshare --kill-child` had it before the kernel forgot it with the change of user.
+    libc.prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
 
 
 def main() -> None:
