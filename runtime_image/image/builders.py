@@ -21,12 +21,15 @@ from runtime_image.artifact.layout import Layout
 from runtime_image.image import base, inputs
 from runtime_image.image.inputs import Definition
 from toolchain import paths
+from toolchain.acquisition import need_space
 
 HOME = paths.CACHE / "image"
 """What was built, and buildah's own store. Removing it costs time only."""
 LOG = HOME / "build.log"
 LAYOUT, SBOM, SECONDS = "layout", "sbom.cdx.json", "seconds.json"
 _SBOM_IN_IMAGE = "runtime.cdx.json"
+# Measured for the CPU variant: what was installed, the layers made of it, and the compressed image.
+_GIB = 20
 _TELL_EVERY_S = 20.0
 _TAIL = 12
 # What builders say when an image cannot be had.
@@ -91,12 +94,13 @@ def place(definition: Definition) -> Path:
 
 
 def ensure(definition: Definition, builder: str, progress: Progress) -> Built:
-    """Builds what is not there yet. Raises FleetError."""
+    """Builds what is not there yet. Raises FleetError, and ToolError where the disk is too small."""
     folder = place(definition)
     if folder.exists():
         progress.say(f"{definition.variant}: nothing it is built from has changed")
         return Built(definition, folder, {})
     chosen = find(builder)
+    need_space(_GIB, HOME, "building the runtime image")
     fresh = folder.with_name(f".{folder.name}.partial")
     shutil.rmtree(fresh, ignore_errors=True)
     fresh.mkdir(parents=True)

@@ -11,6 +11,7 @@ from operations.progress import Progress
 from runtime_image.image import base, builders, inputs
 from runtime_image.image.builders import Buildah, Buildx
 from tests.unit import layouts
+from toolchain.acquisition import ToolError
 
 
 @pytest.fixture(autouse=True)
@@ -19,6 +20,8 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "image"
     monkeypatch.setattr(builders, "HOME", folder)
     monkeypatch.setattr(builders, "LOG", folder / "build.log")
+    # What is built here has no size.
+    monkeypatch.setattr(builders, "_GIB", 0)
     for name in ("SSL_CERT_FILE", "PIP_CONFIG_FILE", "PIP_INDEX_URL", "UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         monkeypatch.delenv(name, raising=False)
     return folder
@@ -109,6 +112,14 @@ def test_a_new_image_takes_the_place_of_the_variants_last_one(program: Callable[
         built = builders.ensure(inputs.read("cpu", image), "buildah", Progress())
     assert sorted(each.name.split("-")[0] for each in home.glob("?pu-*")) == ["cpu", "gpu"]
     assert built.folder.exists()
+
+
+def test_too_little_disk_is_said_before_the_work(program: Callable[[str, str], Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = program("buildah", _BUILDS)
+    monkeypatch.setattr(builders, "_GIB", 1e9)
+    with pytest.raises(ToolError, match="building the runtime image needs about"):
+        builders.ensure(inputs.read("cpu"), "buildah", Progress())
+    assert not calls.exists()
 
 
 def test_a_build_that_fails_leaves_nothing_that_the_next_one_would_trust(program: Callable[[str, str], Path], home: Path) -> None:
