@@ -14,7 +14,7 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from pulumi import automation
@@ -51,9 +51,12 @@ def stacks() -> list[str]:
 def read_spec(file: Path) -> dict[str, Any]:
     """What is below `fleet:spec`. Raises FleetError."""
     try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))["config"]["fleet:spec"]
+        found = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]["fleet:spec"]
     except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
         raise FleetError(f"cannot be read as a stack file: {file}: {error}") from None
+    if not isinstance(found, dict):
+        raise FleetError(f"cannot be read as a stack file: {file}: `fleet:spec` must be a mapping")
+    return cast(dict[str, Any], found)
 
 
 class Project:

@@ -103,3 +103,11 @@ def test_a_base_that_was_not_set_up_says_what_to_do(clones: tuple[Path, Path], t
     with pytest.raises(FleetError, match="cannot be started") as refused:
         _run(clones[1], tmp_path / "out")
     assert refused.value.hint == f"make -C {clones[1]} setup"
+
+
+@pytest.mark.parametrize("written", ["config: {}", "config: {fleet:spec: [1]}", "- 1", "{"])
+def test_a_file_that_is_no_stack_file_is_named(tmp_path: Path, written: str) -> None:
+    file = tmp_path / "Pulumi.odd.yaml"
+    file.write_text(written)
+    with pytest.raises(FleetError, match=f"cannot be read as a stack file: {file}"):
+        cli.detached.read_spec(file)
