@@ -1,6 +1,6 @@
 """Why a model has no place: the fewest things that its stack file says and that cannot all be kept."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +13,10 @@ from planning import choice
 from planning.choice import Wanted
 
 _PLENTY = 1_000_000
+# Looks for a smaller crowd: of large fleets each takes a second.
+_TRIES = 12
+# Of a crowd so many are named.
+_NAMED = 10
 # What a contradiction may be made of besides what is said of the model itself.
 _POOLS = "the nodes of the GPU pools"
 
@@ -37,8 +41,22 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
         else:
             these = f"{', '.join(listed[:-1])} and {listed[-1]}"
             yield Problem(("models", at), f"model `{model.name}` has no place: {these} contradict each other", NOTHING, "change one of them")
-    if not blamed:
-        yield _crowd(market, models, taken, {name: at for name, (at, _) in entries.items()})
+    if blamed:
+        return
+    if choice.choose(models, market.room, taken) is None:
+        crowd = _crowd(market, models, taken)
+        rule = f"models {_names(crowd)} have a place each, but not all together"
+    else:
+        # Each has a place, and so have all: it is the loss of a region that they do not stand.
+        crowd = [each for each in models if "placement.standby" in _constraints(entries[each.name][1])]
+        verb = "model {} has no place that survives" if len(crowd) == 1 else "models {} have no places that survive"
+        rule = f"{verb.format(_names(crowd))} the loss of a region"
+    yield Problem(("models", entries[crowd[0].name][0]), rule, NOTHING, "add nodes, or lower a load, an objective or `placement.standby`")
+
+
+def _names(crowd: Sequence[Wanted]) -> str:
+    named = ", ".join(f"`{each.name}`" for each in crowd[:_NAMED])
+    return named if len(crowd) <= _NAMED else f"{named} and {len(crowd) - _NAMED} more"
 
 
 def _constraints(model: ModelEntry) -> dict[str, str]:
@@ -89,13 +107,18 @@ def _possible(market: Market, model: ModelEntry, names: frozenset[str], taken: c
     return choice.choose([wanted_of(market, changed)], room, {} if rich else taken) is not None
 
 
-def _crowd(market: Market, models: Sequence[Wanted], taken: choice.Taken, places: Mapping[str, int]) -> Problem:
-    """Each has a place, all together have none: a smallest crowd of them."""
+def _crowd(market: Market, models: Sequence[Wanted], taken: choice.Taken) -> list[Wanted]:
+    """Of models that have no place all together a part that has none either. Of few models none of the part can be left out."""
     crowd = list(models)
-    for each in models:
-        rest = [other for other in crowd if other is not each]
-        if rest and choice.choose(rest, market.room, taken) is None:
-            crowd = rest
-    names = ", ".join(f"`{each.name}`" for each in crowd)
-    what = f"models {names} have a place each, but not all together" if len(crowd) > 1 else f"model {names} has no place that survives the loss of a region"
-    return Problem(("models", places[crowd[0].name]), what, NOTHING, "add nodes, or lower a load or an objective")
+    step, tries = len(crowd), _TRIES
+    while step > 1:
+        step //= 2
+        at = 0
+        while at < len(crowd) and tries:
+            tries -= 1
+            rest = [*crowd[:at], *crowd[at + step :]]
+            if rest and choice.choose(rest, market.room, taken) is None:
+                crowd = rest
+            else:
+                at += step
+    return crowd

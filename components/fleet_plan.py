@@ -138,7 +138,7 @@ def shape(model: ModelBase) -> Shape:
         layers=facts.layers,
         attention_heads=facts.attention_heads,
         key_value_heads=facts.key_value_heads,
-        head_size=facts.head_size or facts.hidden_size // facts.attention_heads,
+        head_size=facts.head_size or max(1, facts.hidden_size // facts.attention_heads),
         hidden_size=facts.hidden_size,
         parameters=facts.parameters,
         max_model_length=runtime.max_model_length or facts.max_model_length,

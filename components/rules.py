@@ -152,6 +152,13 @@ def facts_agree(fleet: FleetSpec) -> Iterator[Problem]:
         if facts.attention_heads % facts.key_value_heads:
             rule = f"must divide `attentionHeads`, which is {facts.attention_heads}"
             yield Problem(("models", at, "facts", "keyValueHeads"), rule, facts.key_value_heads, "copy both from the model's config.json")
+        for name, part, whole_name, whole in (
+            ("expertsPerToken", facts.experts_per_token, "experts", facts.experts),
+            ("fullAttentionLayers", facts.full_attention_layers, "layers", facts.layers),
+        ):
+            if part is not None and whole is not None and part > whole:
+                rule = f"must not exceed `{whole_name}`, which is {whole}"
+                yield Problem(("models", at, "facts", name), rule, part, "copy both from the model's config.json")
         asked = model.runtime.max_model_length
         if asked is not None and asked > facts.max_model_length:
             rule = f"must not exceed the model's own maximum, `facts.maxModelLength` {facts.max_model_length}"

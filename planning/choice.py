@@ -26,7 +26,7 @@ _EXACT_OPTIONS = 60
 _GAP = 0.005
 _STEPS = 40_000
 """Times options."""
-# Of a larger problem each model is first offered the options that are cheapest for what they answer, then more where that is too few.
+# Of a larger problem each model is first offered so many options, then more where that is too few.
 _OFFERED = 16
 # Between options of equal cost the earlier ones of the stack file win, and fewer clusters. In dollars an hour: less than any price differs.
 _TIE = 1e-5
@@ -250,16 +250,23 @@ def _solve(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Plac
     exact = sum(len(each.options) for each in models) <= _EXACT_OPTIONS
     offered = max((len(each.options) for each in models), default=0) if exact else _OFFERED
     while True:
-        found = _offer([replace(each, options=_best(each, offered)) for each in models], room, taken, exact=exact)
+        found = _offer([replace(each, options=_best(each, offered, at)) for at, each in enumerate(models)], room, taken, exact=exact)
         if found is not None or all(len(each.options) <= offered for each in models):
             return found
         offered *= 4
 
 
-def _best(model: Wanted, count: int) -> tuple[Option, ...]:
-    """The cheapest for what they answer, in the order that they have."""
+def _best(model: Wanted, count: int, shift: int) -> tuple[Option, ...]:
+    """Half of them the cheapest for what they answer, half from the rest: not the same for each model, as not all can have the cheapest.
+
+    In the order that they have.
+    """
     ranked = sorted(range(len(model.options)), key=lambda at: (_dollars(model, model.options[at]) / model.options[at].rate, at))
-    return tuple(model.options[at] for at in sorted(ranked[:count]))
+    if len(ranked) > count:
+        rest = ranked[count // 2 :]
+        every = len(rest) // (count // 2)
+        ranked = [*ranked[: count // 2], *rest[shift % every :: every]]
+    return tuple(model.options[at] for at in sorted(ranked))
 
 
 def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -> dict[str, Placement] | None:

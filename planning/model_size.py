@@ -78,15 +78,20 @@ class Shape:
         """
         if not self.expert_share or not self.experts:
             return self.weights
-        asked = 1 - (1 - (self.experts_per_token or 1) / self.experts) ** sequences
+        asked = 1 - (1 - self._asked_by_a_token) ** sequences
         return self.weights * (1 - self.expert_share + self.expert_share * asked)
+
+    @property
+    def _asked_by_a_token(self) -> float:
+        """The share of the experts of a layer."""
+        return min(1.0, (self.experts_per_token or 1) / (self.experts or 1))
 
     @property
     def active_parameters(self) -> float:
         """Parameters that one token is multiplied with."""
         if not self.expert_share or not self.experts:
             return float(self.parameters)
-        return self.parameters * (1 - self.expert_share + self.expert_share * (self.experts_per_token or 1) / self.experts)
+        return self.parameters * (1 - self.expert_share + self.expert_share * self._asked_by_a_token)
 
     @property
     def cache_bytes(self) -> float:

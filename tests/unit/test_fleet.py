@@ -41,6 +41,19 @@ def test_outputs_are_the_contract(local: tuple[engine.Engine, dict[str, Any]]) -
         "us-west": {"weight": 2, "replicas": 2},
         "eu-west": {"weight": 1, "replicas": 1},
     }
+    assert outputs["plan"]["models"]["qwen-eu"] == {"eu-west": {"accelerator": "H100", "count": 2, "replicas": 2}}
+    assert outputs["plan"]["pools"][2] == {
+        "cluster": "us-west",
+        "name": "a100",
+        "accelerator": "A100",
+        "capacityType": "reserved",
+        "provider": "",
+        "region": "us-west",
+        "gpusPerNode": 8,
+        "leastNodes": 4,
+        "mostNodes": 4,
+        "usedGpus": 16,
+    }
     assert set(outputs["kubeconfigs"]) == {"hub", "us-east", "us-west", "eu-west"}
 
 

@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 import yaml
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
-from components import choice, fleet_plan
+from components import choice, fleet_plan, placement
 from components.choice import Kept, Resolved
 from components.spec import Problem, SpecError
 from stacks.config import kept_choices, parse_fleet, resolve_fleet
 from tests.unit import fleets
+from tests.unit.test_stack_properties import stack_files
 
 TODAY = dt.date(2026, 11, 21)
 LOAD = {"requestsPerSecond": 60, "inputTokens": 1000, "outputTokens": 300}
@@ -211,6 +214,29 @@ class TestKept:
         second = choice.second_best(resolved, entry, resolved.choices[0])
         assert second is not None
         assert {each.option for each in second} != {each.option for each in resolved.choices[0].placement}
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow], deadline=None)
+@given(stack_files(), st.data())
+def test_whatever_is_left_out_it_is_chosen_or_refused(raw: dict[str, Any], data: st.DataObject) -> None:
+    for each in raw["models"]:
+        for field in data.draw(st.sets(st.sampled_from(["accelerator", "replicas", "clusters", "facts"]))):
+            if field == "clusters":
+                each["placement"] = data.draw(st.sampled_from([{}, {"standby": "hot"}, {"standby": "warm"}, {"minimumClusters": 1}]))
+            elif field == "facts":
+                # Numbers that no model has; the rules say so, and the planner meets them first.
+                each["facts"] = {**each["facts"], "hiddenSize": 1, "experts": 2, "expertsPerToken": 3, "slidingWindow": 1, "fullAttentionLayers": 99}
+            else:
+                del each[field]
+        if data.draw(st.booleans()):
+            each["load"] = {"requestsPerSecond": data.draw(st.floats(0.01, 1e4)), "inputTokens": 100, "outputTokens": data.draw(st.integers(1, 1000))}
+    try:
+        fleet = parse_fleet(raw)
+    except SpecError:
+        return
+    fleet_plan.plan(fleet, TODAY)
+    for each in fleet.models:
+        assert sum(placement.division(each.placement, each.replicas).values()) == each.replicas
 
 
 class TestContradictions:

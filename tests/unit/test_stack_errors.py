@@ -225,6 +225,15 @@ CASES = {
         "must divide `attentionHeads`, which is 32",
         6,
     ),
+    "more experts for a token than there are": Case(
+        lambda fleet: fleet["models"][0]["facts"].update(experts=8, expertsPerToken=9),
+        "models[0].facts.expertsPerToken",
+        "must not exceed `experts`, which is 8",
+        9,
+    ),
+    "more layers than there are": Case(
+        put(*MODEL, "facts", "fullAttentionLayers", value=33), "models[0].facts.fullAttentionLayers", "must not exceed `layers`, which is 32", 33
+    ),
     "longer than the model": Case(
         put(*MODEL, "runtime", value={"maxModelLength": 10_000}), "models[0].runtime.maxModelLength", "must not exceed the model's own maximum", 10_000
     ),
