@@ -26,6 +26,7 @@ from operations.bench.ground import Endpoint, Options, Plan, check_answers, chec
 from operations.bench.result import FRONT_DOOR, REGIONAL_GATEWAY, SHORT, BenchLoad, BenchResult, Machine, Measured, Objectives, measured
 from operations.errors import FleetError
 from stacks.config import parse_fleet
+from tests.conftest import wait_until
 from tests.unit import fleets
 from toolchain import paths
 from toolchain import tools as toolchain_tools
@@ -377,8 +378,15 @@ class TestEngine:
             run([["--a"]], interrupt)
         own, child = map(int, file.read_text().split())
         assert not processes.exists(own)
-        # A killed child is nobody's any more: whoever takes it in may leave it a zombie.
-        assert not processes.exists(child) or "Z" in Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0]
+        wait_until(lambda: _is_gone(child), "the child to be gone, which was killed with its parent", 10)
+
+
+def _is_gone(child: int) -> bool:
+    """It is nobody's any more: whoever takes it in may leave it a zombie."""
+    try:
+        return Path(f"/proc/{child}/stat").read_text().rsplit(")", 1)[1].split()[0] == "Z"
+    except OSError:
+        return True
 
 
 class TestInVllm:
