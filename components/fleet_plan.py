@@ -116,14 +116,14 @@ def plan(fleet: FleetSpec, today: dt.date) -> FleetPlan:
     """The plan of a fleet that keeps its rules. `today` decides which prices are old."""
     known = known_prices(fleet)
     models = tuple(_model_plan(fleet, model, known) for model in fleet.models)
-    pools = tuple(_pools(fleet, known))
+    bought = tuple(pools(fleet, known))
     return FleetPlan(
         models=models,
-        pools=pools,
+        pools=bought,
         losses=tuple(_losses(fleet, models)),
         promises=tuple(failover_budget.promise(fleet, model) for model in fleet.models),
-        warnings=tuple(_warnings(fleet, models, pools, today)),
-        notes=tuple(dict.fromkeys(f"{pool.cluster} {pool.name}: {note}" for pool in pools if pool.quote for note in pool.quote.notes)),
+        warnings=tuple(_warnings(fleet, models, bought, today)),
+        notes=tuple(dict.fromkeys(f"{pool.cluster} {pool.name}: {note}" for pool in bought if pool.quote for note in pool.quote.notes)),
     )
 
 
@@ -270,7 +270,8 @@ def _needed(fleet: FleetSpec, model: ModelSpec, sites: tuple[Site, ...]) -> int 
 _MOST_REPLICAS = 20_000
 
 
-def _pools(fleet: FleetSpec, known: tuple[Price, ...]) -> Iterator[Pool]:
+def pools(fleet: FleetSpec, known: tuple[Price, ...]) -> Iterator[Pool]:
+    """Every pool, with the GPUs that the models use and what one costs."""
     used: dict[tuple[str, str], int] = {}
     for model in fleet.models:
         for name, replicas in division(model.placement, model.replicas).items():

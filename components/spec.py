@@ -124,7 +124,7 @@ def parse(spec: type[_S], raw: Any, rules: Callable[[_S], Iterable[Problem]], li
     `list_fields` with wrong types are left out, before the rules look at the rest. Raises SpecError.
     """
     problems: list[Problem] = []
-    raw = _dates_as_text(raw)
+    raw = dates_as_text(raw)
     rest = raw
     for _ in range(3):
         try:
@@ -156,12 +156,12 @@ def _validate(spec: type[_S], raw: Any) -> _S:
 _PLACE = "\0place"
 
 
-def _dates_as_text(value: Any) -> Any:
+def dates_as_text(value: Any) -> Any:
     """YAML makes dates of what looks like one; the engine's configuration, which is JSON, does not."""
     if isinstance(value, dict):
-        return {key: _dates_as_text(each) for key, each in cast(dict[str, Any], value).items()}
+        return {key: dates_as_text(each) for key, each in cast(dict[str, Any], value).items()}
     if isinstance(value, list):
-        return [_dates_as_text(each) for each in cast(list[Any], value)]
+        return [dates_as_text(each) for each in cast(list[Any], value)]
     return value.isoformat() if isinstance(value, dt.date) else value
 
 

@@ -8,6 +8,7 @@ that does not exist yet there are none.
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
+from pathlib import Path
 from typing import Any, cast
 
 from pulumi_policy import (
@@ -32,9 +33,10 @@ from policies.rule import Finding, Rule, findings
 from policies.rules import RULES
 from policies.settings import Settings
 from policies.waivers import Waiver
-from stacks.config import parse_fleet
+from stacks.config import kept_choices, resolve_fleet
 
 NAME = "inference-fleet"
+_STACKS = Path(__file__).parent.parent / "stacks"
 # Policies of the pack's own, beside the rules.
 NOTED = "declared"
 FILES = "policy-files"
@@ -137,7 +139,7 @@ def policies(stack: str, raw: Any, today: date | None = None, files: Mapping[str
     """Every policy of the pack for the stack of this name with this `fleet:spec`. `files`: as for `ground`."""
     base = ground(stack, today or datetime.now(UTC).date(), files)
     standing = accepted.standing(base.waivers, stack, base.today)
-    view = _View(stack, _fleet(raw), base.settings)
+    view = _View(stack, _fleet(stack, raw), base.settings)
     yield ResourceValidationPolicy(
         name=NOTED, description="Notes what is declared, for the others.", enforcement_level=EnforcementLevel.ADVISORY, validate=lambda args, _: view.note(args)
     )
@@ -157,9 +159,10 @@ def policies(stack: str, raw: Any, today: date | None = None, files: Mapping[str
     )
 
 
-def _fleet(raw: Any) -> FleetSpec | None:
+def _fleet(stack: str, raw: Any) -> FleetSpec | None:
+    """As the program sees it, with what the planner chose."""
     try:
-        return parse_fleet(raw)
+        return resolve_fleet(raw, kept_choices(_STACKS, stack))[1].fleet
     except SpecError:
         # The program tells it, with its fields.
         return None

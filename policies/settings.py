@@ -11,7 +11,6 @@ import yaml
 from pydantic import Field
 
 from components.clusters import Jurisdiction
-from components.gpu_pools import CapacityType, GpuType
 from components.spec import Problem, Spec, SpecError, parse
 
 FILE = Path(__file__).with_name("environments.yaml")
@@ -30,13 +29,9 @@ class Settings(Spec):
     storage: dict[str, Jurisdiction] = Field(default_factory=dict[str, Jurisdiction])
     """Where model stores are: the beginning of a source → the law that governs it."""
     monthly_budget: Annotated[float, Field(gt=0)] | None = None
-    """The most that the GPU pools at their largest may cost in a month of 730 hours, in the currency of the prices."""
+    """The most that the GPU pools at their largest may cost in a month of 730 hours, in dollars."""
     monthly_change: Annotated[float, Field(gt=0)] | None = None
     """The most that one change may add to it."""
-    gpu_hour_prices: dict[GpuType, dict[CapacityType, Annotated[float, Field(ge=0)]]] = Field(
-        default_factory=dict[str, dict[CapacityType, Annotated[float, Field(ge=0)]]]
-    )
-    """What an hour of one GPU costs, by type and how it is bought."""
 
 
 class _File(Spec):

@@ -12,7 +12,7 @@ from operations.preview import comment as comments
 from operations.preview import detached, github
 from operations.preview.comment import Environment
 from operations.preview.result import Preview, difference, read
-from policies import cost, settings
+from policies import cost
 from stacks.config import parse_fleet
 from toolchain import paths
 
@@ -25,7 +25,7 @@ def preview(arguments: argparse.Namespace) -> None:
     spec = detached.read_spec(detached.stack_file(arguments.stack))
     base = read(arguments.base) if arguments.base else None
     with detached.project() as project:
-        found = project.preview(arguments.stack, spec, _cost(arguments.stack, base))
+        found = project.preview(arguments.stack, spec, _cost(base))
     if arguments.json:
         found.write(arguments.json)
     print("\n".join(_told(found, base)))
@@ -36,12 +36,12 @@ def preview(arguments: argparse.Namespace) -> None:
         raise FleetError(f"`{arguments.stack}` is refused by {', '.join(refusing)}", hint="docs/policies.md tells each rule, and how one is waived")
 
 
-def _cost(stack: str, base: Preview | None) -> float | None:
+def _cost(base: Preview | None) -> float | None:
     """What the stack cost in a month before the change, by today's prices."""
     if base is None or base.errors:
         return None
     try:
-        total, unpriced = cost.monthly(parse_fleet(dict(base.spec)), settings.settings(stack, settings.read()))
+        total, unpriced = cost.monthly(parse_fleet(dict(base.spec)))
     except SpecError:
         return None
     return None if unpriced else total

@@ -21,6 +21,7 @@ from pulumi import automation
 from pulumi.automation import errors as pulumi_errors
 from pulumi.automation import events
 
+from components.spec import dates_as_text
 from operations.errors import FleetError
 from operations.preview.result import Preview, Violation
 from policies.pack import COST_CHANGE, DEPLOYED_COST, FILES, NOTED
@@ -56,7 +57,7 @@ def read_spec(file: Path) -> dict[str, Any]:
         raise FleetError(f"cannot be read as a stack file: {file}: {error}") from None
     if not isinstance(found, dict):
         raise FleetError(f"cannot be read as a stack file: {file}: `fleet:spec` must be a mapping")
-    return cast(dict[str, Any], found)
+    return cast(dict[str, Any], dates_as_text(found))
 
 
 class Project:

@@ -2,8 +2,8 @@
 
 Why: a pool's upper bound is a promise to pay; an autoscaler keeps it in a night.
 
-Mend: lower `nodes` or `maxNodes`, or raise `monthlyBudget` of the environment in policies/environments.yaml, where its prices
-stand too.
+Mend: lower `nodes` or `maxNodes`, or raise `monthlyBudget` of the environment in policies/environments.yaml. Prices are those of
+`fleet plan`: the stack file's `planning.prices`, then the catalogue's.
 """
 
 from collections.abc import Iterator
@@ -17,8 +17,8 @@ def check(stack: Stack) -> Iterator[Finding]:
     budget = stack.settings.monthly_budget
     if stack.spec is None or budget is None:
         return
-    cost, unpriced = monthly(stack.spec, stack.settings)
+    cost, unpriced = monthly(stack.spec)
     if cost > budget:
         yield Finding(says=f"the pools cost {cost:,.0f} a month at their largest, and the budget is {budget:,.0f}")
     for each in unpriced:
-        yield Finding(says=f"pool {each} has no price in `gpuHourPrices`: the budget cannot be checked")
+        yield Finding(says=f"pool {each} has no price: the budget cannot be checked")

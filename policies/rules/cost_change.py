@@ -17,6 +17,6 @@ def check(stack: Stack) -> Iterator[Finding]:
     limit, before = stack.settings.monthly_change, stack.deployed_cost
     if stack.spec is None or limit is None or before is None:
         return
-    added = monthly(stack.spec, stack.settings)[0] - before
+    added = monthly(stack.spec)[0] - before
     if added > limit:
         yield Finding(says=f"the change adds {added:,.0f} a month to {before:,.0f}, and one change may add {limit:,.0f}")

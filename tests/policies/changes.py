@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 
 from components import labels
+from operations.preview.detached import read_spec
 from tests.unit import fleets
 
 EXAMPLES = fleets.REPO / "stacks" / "examples"
@@ -46,7 +47,7 @@ class Change:
 
 def read(stack: str) -> Object:
     """What is below `fleet:spec` in an example."""
-    return fleets.read(EXAMPLES / f"Pulumi.{stack}.yaml")
+    return read_spec(EXAMPLES / f"Pulumi.{stack}.yaml")
 
 
 def edited(change: Change) -> Object:
