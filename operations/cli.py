@@ -5,6 +5,8 @@
 
 import argparse
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
@@ -211,6 +213,10 @@ def main() -> int:
         if getattr(error, "hint", ""):
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
+    except BrokenPipeError:
+        # `fleet plan | head`: nobody reads on. What is still to be written at the end goes nowhere.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except KeyboardInterrupt:
         print("interrupted; `make up` goes on from here, `make down` removes everything", file=sys.stderr)
         return 130

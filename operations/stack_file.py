@@ -1,5 +1,7 @@
 """The stack file of an environment, read for commands that are not Pulumi's."""
 
+from pathlib import Path
+
 import yaml
 
 from components.choice import Kept, Resolved
@@ -12,6 +14,24 @@ from toolchain import paths
 FOLDER = paths.REPO / "stacks"
 
 
+def _folders() -> tuple[Path, Path]:
+    """Where stack files are looked for; those of the second are to be looked at and copied."""
+    return FOLDER, FOLDER / "examples"
+
+
+def path(stack: str) -> Path:
+    """The file of a stack, which may be an example. Raises FleetError."""
+    for folder in _folders():
+        if (folder / f"Pulumi.{stack}.yaml").is_file():
+            return folder / f"Pulumi.{stack}.yaml"
+    raise FleetError(f"no stack file for `{stack}`: stacks/Pulumi.{stack}.yaml", hint=f"there are: {', '.join(stacks())}")
+
+
+def stacks() -> list[str]:
+    """Every stack that has a file, examples too."""
+    return sorted(file.name.split(".")[1] for folder in _folders() for file in folder.glob("Pulumi.*.yaml"))
+
+
 def read_fleet(stack: str) -> FleetSpec:
     """The stack file, with what the planner chose. Raises FleetError."""
     return resolve(stack)[1].fleet
@@ -19,12 +39,10 @@ def read_fleet(stack: str) -> FleetSpec:
 
 def resolve(stack: str, *, anew: bool = False) -> tuple[FleetEntry, Resolved]:
     """What a stack file says, and what it becomes. anew: choices that stand may be moved. Raises FleetError."""
-    file = FOLDER / f"Pulumi.{stack}.yaml"
+    file = path(stack)
     try:
         raw = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]["fleet:spec"]
         return resolve_fleet(raw, kept(stack), anew=anew)
-    except FileNotFoundError:
-        raise FleetError(f"no stack file for `{stack}`: {file.relative_to(paths.REPO)}") from None
     except (SpecError, KeyError, TypeError, yaml.YAMLError) as error:
         raise FleetError(f"{file.relative_to(paths.REPO)}: {error}") from None
 

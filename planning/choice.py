@@ -14,9 +14,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-from highspy import Highs, HighsLp, HighsModelStatus, HighsVarType, MatrixFormat
-
 from planning.capacity import Nodes, unplaced
 from planning.division import divide, tie_free
 
@@ -225,6 +222,10 @@ class _Program:
         self._high.append(high)
 
     def solve(self, *, exact: bool) -> list[int] | None:
+        # A quarter of a second that a fleet with nothing to choose need not wait, at every preview.
+        import numpy as np  # noqa: PLC0415
+        from highspy import Highs, HighsLp, HighsModelStatus, HighsVarType, MatrixFormat  # noqa: PLC0415
+
         program = HighsLp()
         program.num_col_, program.num_row_ = len(self.cost), len(self._low)
         program.col_cost_, program.col_lower_, program.col_upper_ = np.array(self.cost), np.zeros(len(self.cost)), np.array(self.upper)

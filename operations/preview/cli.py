@@ -7,13 +7,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from components.spec import SpecError
+from operations import stack_file
 from operations.errors import FleetError
 from operations.preview import comment as comments
 from operations.preview import detached, github
 from operations.preview.comment import Environment
 from operations.preview.result import Preview, difference, read
+from operations.stack_file import kept
 from policies import cost
-from stacks.config import parse_fleet
+from stacks.config import resolve_fleet
 from toolchain import paths
 
 # A change in these may change what any environment declares, or what is said of it.
@@ -22,10 +24,10 @@ _OF_ALL = ("components/", "planning/", "policies/", "runtime_image/", "toolchain
 
 def preview(arguments: argparse.Namespace) -> None:
     """Raises FleetError where a policy refuses the stack, or the program does."""
-    spec = detached.read_spec(detached.stack_file(arguments.stack))
+    spec = detached.read_spec(stack_file.path(arguments.stack))
     base = read(arguments.base) if arguments.base else None
     with detached.project() as project:
-        found = project.preview(arguments.stack, spec, _cost(base))
+        found = project.preview(arguments.stack, spec, _cost(arguments.stack, base))
     if arguments.json:
         found.write(arguments.json)
     print("\n".join(_told(found, base)))
@@ -36,12 +38,12 @@ def preview(arguments: argparse.Namespace) -> None:
         raise FleetError(f"`{arguments.stack}` is refused by {', '.join(refusing)}", hint="docs/policies.md tells each rule, and how one is waived")
 
 
-def _cost(base: Preview | None) -> float | None:
+def _cost(stack: str, base: Preview | None) -> float | None:
     """What the stack cost in a month before the change, by today's prices."""
     if base is None or base.errors:
         return None
     try:
-        total, unpriced = cost.monthly(parse_fleet(dict(base.spec)))
+        total, unpriced = cost.monthly(resolve_fleet(dict(base.spec), kept(stack))[1].fleet)
     except SpecError:
         return None
     return None if unpriced else total
@@ -68,7 +70,7 @@ def change(arguments: argparse.Namespace) -> None:
     folder: Path = arguments.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
     refused: list[str] = []
-    for stack in changed_stacks(files, detached.stacks()):
+    for stack in changed_stacks(files, stack_file.stacks()):
         head, base, plan = (folder / f"{stack}.{what}" for what in ("head.json", "base.json", "plan.md"))
         # A refusal writes its file too. Where there is none, the environment or the command is new.
         _fleet(arguments.base, "preview", "--stack", stack, "--json", str(base))

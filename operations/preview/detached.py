@@ -27,26 +27,11 @@ from operations.preview.result import Preview, Violation
 from policies.pack import COST_CHANGE, DEPLOYED_COST, FILES, NOTED
 from toolchain import env, paths
 
-# Where stack files are looked for.
-FOLDERS = (paths.REPO / "stacks", paths.REPO / "stacks" / "examples")
 _PLACEHOLDER = "placeholder.{cluster}.kubeconfig"
 # The engine's marks for colours in texts of policies.
 _COLOURS = re.compile(r"<\{%.*?%\}>")
 # The engine's own remarks that something failed; who failed has said why.
 _REMARKS = ("an unhandled error occurred: program exited with non-zero exit code", "preview failed")
-
-
-def stack_file(stack: str) -> Path:
-    """The file of a stack, which may be an example. Raises FleetError."""
-    for folder in FOLDERS:
-        if (folder / f"Pulumi.{stack}.yaml").is_file():
-            return folder / f"Pulumi.{stack}.yaml"
-    raise FleetError(f"no stack file for `{stack}`", hint=f"there are: {', '.join(stacks())}")
-
-
-def stacks() -> list[str]:
-    """Every stack that has a file, examples too."""
-    return sorted(file.name.split(".")[1] for folder in FOLDERS for file in folder.glob("Pulumi.*.yaml"))
 
 
 def read_spec(file: Path) -> dict[str, Any]:

@@ -5,22 +5,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from components.spec import SpecError
-from operations.errors import FleetError
-from operations.preview.detached import read_spec, stack_file
+from operations.stack_file import read_fleet
 from policies import compatibility
 from policies.compatibility import COMPONENTS, Row, Site
-from stacks.config import parse_fleet
 
 
 def versions(arguments: argparse.Namespace) -> None:
     """Raises FleetError."""
-    file = stack_file(arguments.stack)
-    try:
-        fleet = parse_fleet(read_spec(file))
-    except SpecError as error:
-        raise FleetError(f"{file.name}: {error}") from None
-    sites = list(compatibility.sites(fleet))
+    sites = list(compatibility.sites(read_fleet(arguments.stack)))
     print(json.dumps([_described(each) for each in sites], indent=2) if arguments.json else "\n".join(lines(sites)))
 
 

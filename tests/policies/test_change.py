@@ -63,7 +63,7 @@ def clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     _program(head)
     _program(base)
     monkeypatch.setattr(cli.paths, "REPO", head)
-    monkeypatch.setattr(cli.detached, "stacks", lambda: ["local", "prod"])
+    monkeypatch.setattr(cli.stack_file, "stacks", lambda: ["local", "prod"])
     monkeypatch.setenv("FLEET_STATE", "ours")
     return head, base
 

@@ -2,6 +2,9 @@
 
 import datetime as dt
 import json
+import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from operations.plan.deployed import compare
 from planning.sizing import Efficiency
 from stacks.config import parse_fleet
 from tests.unit import fleets
+from toolchain import paths
 
 TODAY = dt.date(2026, 11, 21)
 LOAD = {"requestsPerSecond": 12, "inputTokens": 1000, "outputTokens": 300}
@@ -328,3 +332,11 @@ class TestCommand:
         file.write_text(yaml.safe_dump(raw))
         with pytest.raises(FleetError, match=r"models\[0\]: model `chat` has no place: `placement.minimumClusters` 2 and `replicas` 1 contradict"):
             run(capsys)
+
+    def test_who_stops_reading_gets_no_traceback(self) -> None:
+        command = [sys.executable, "-m", "operations.cli", "plan", "-s", "local"]
+        with subprocess.Popen(command, cwd=paths.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
+            assert running.stdout and running.stderr
+            running.stdout.close()
+            told = running.stderr.read()
+        assert (told, running.returncode) == ("", 128 + signal.SIGPIPE)
