@@ -208,6 +208,7 @@ def main() -> int:
     arguments = parser().parse_args()
     try:
         arguments.run(arguments)
+        sys.stdout.flush()
     except (FleetError, faults.FaultError, tools.ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         if getattr(error, "hint", ""):

@@ -336,7 +336,8 @@ class TestCommand:
     def test_who_stops_reading_gets_no_traceback(self) -> None:
         command = [sys.executable, "-m", "operations.cli", "plan", "-s", "local"]
         with subprocess.Popen(command, cwd=paths.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-            assert running.stdout and running.stderr
+            assert running.stdout
+            assert running.stderr
             running.stdout.close()
             told = running.stderr.read()
         assert (told, running.returncode) == ("", 128 + signal.SIGPIPE)
