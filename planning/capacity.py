@@ -36,9 +36,11 @@ def unplaced(nodes: Sequence[Nodes], replica_sizes: Iterable[int]) -> int:
     largest first on the fullest node that still has room. That is exact for the usual sizes 1, 2, 4 and 8; for odd sizes
     it may count a replica too many, never one too few.
     """
-    free = [each.gpus_per_node for each in nodes for _ in range(each.count)]
+    sizes = sorted(replica_sizes, reverse=True)
+    # No more nodes are needed than there are replicas: pools may be larger by far.
+    free = [each.gpus_per_node for each in nodes for _ in range(min(each.count, len(sizes)))]
     left_over = 0
-    for size in sorted(replica_sizes, reverse=True):
+    for size in sizes:
         fitting = [index for index, gpus in enumerate(free) if gpus >= size]
         if not fitting:
             left_over += 1

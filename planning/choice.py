@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planning.capacity import Nodes, unplaced
+from planning.capacity import Nodes, total, unplaced
 from planning.division import divide, tie_free
 
 # Up to this many options the answer is the cheapest. Above, the search ends where it is proven to be at most this much dearer than the
@@ -146,7 +146,7 @@ def second_best(model: Wanted, chosen: Placement, room: Room, taken: Taken) -> P
 
 
 def _divided(model: Wanted, room: Room, taken: Taken) -> Placement | None:
-    """Tries numbers of replicas from the least on, until more of them cannot be cheaper than what was found."""
+    """Tries numbers of replicas from the least that could answer enough, until more of them cannot be cheaper than what was found."""
     weights = tie_free(model.weights or {})
     options = {name: [each for each in model.options if each.cluster == name] for name in weights}
     usable = [each for name in weights for each in options[name]]
@@ -155,8 +155,9 @@ def _divided(model: Wanted, room: Room, taken: Taken) -> Placement | None:
     cheapest = min(each.dollars for each in usable)
     slowest = min(each.rate for each in usable)
     most = model.replicas or max(len(weights) * model.least_clusters, 4 * math.ceil(model.rate / slowest) + len(weights) * max(weights.values()))
+    least = max(1, math.ceil(model.rate / max(each.rate for each in usable) - 1e-9))
     best: Placement | None = None
-    for replicas in [model.replicas] if model.replicas else range(1, min(most, 2000) + 1):
+    for replicas in [model.replicas] if model.replicas else range(least, min(most, 2000) + 1):
         if best is not None and replicas * cheapest >= _cost(model, best):
             break
         shares = {name: count for name, count in divide(replicas, weights).items() if count}
@@ -189,7 +190,10 @@ def keeps(model: Wanted, placement: Placement) -> bool:
 
 def fits(placement: Placement, room: Room, taken: Taken) -> bool:
     """Whether every replica finds a node."""
-    return all(not unplaced(room.get(place, ()), sizes) for place, sizes in together(taken, taken_by([placement])).items() if place[1])
+    asked = {place: sizes for place, sizes in together(taken, taken_by([placement])).items() if place[1]}
+    # Mostly too much is asked by far, and counting tells it at once.
+    enough = all(sum(sizes) <= total(room.get(place, ())) for place, sizes in asked.items())
+    return enough and all(not unplaced(room.get(place, ()), sizes) for place, sizes in asked.items())
 
 
 # The integer program

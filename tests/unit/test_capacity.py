@@ -40,3 +40,8 @@ def test_for_powers_of_two_the_answer_is_exact(nodes: list[Nodes], sizes: list[i
 @given(NODES, SIZES)
 def test_another_node_never_hurts(nodes: list[Nodes], sizes: list[int]) -> None:
     assert unplaced([*nodes, Nodes(count=1, gpus_per_node=8)], sizes) <= unplaced(nodes, sizes)
+
+
+def test_a_pool_of_any_size_is_counted_at_once() -> None:
+    # As many nodes as this could not even be listed.
+    assert unplaced([Nodes(count=10**12, gpus_per_node=8)], [8, 4, 4, 16]) == 1
