@@ -88,9 +88,9 @@ class Fleet(pulumi.ComponentResource):
         before_models = [*federation.rules, *runtimes.objects]
         plan = fleet_plan.plan(spec, dt.datetime.now(tz=dt.UTC).date())
         chosen = {each.model: each for each in args.choices}
-        for model, planned in zip(spec.models, plan.models, strict=True):
+        for model, planned, promise in zip(spec.models, plan.models, plan.promises, strict=True):
             served = self._model(model, spec, hub, doors, before_models, [*shared, *mesh.before_routes])
-            pulumi.log.info(failover_budget.describe(failover_budget.promise(spec, model)), served)
+            pulumi.log.info(failover_budget.describe(promise), served)
             pulumi.log.info(fleet_plan.describe(planned), served)
             if model.name in chosen:
                 _tell_choice(chosen[model.name], served)
@@ -104,7 +104,7 @@ class Fleet(pulumi.ComponentResource):
         )
         self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}
         self.placements = {model.name: _placement_output(model) for model in spec.models}
-        self.failover = {model.name: failover_budget.output(failover_budget.promise(spec, model)) for model in spec.models}
+        self.failover = {each.model: failover_budget.output(each) for each in plan.promises}
         self.runtime_image = {"gpu": {"image": spec.runtimes.vllm.image}, "cpu": {"image": spec.runtimes.vllm_cpu.image}}
         if image:
             self.runtime_image.update(image.told)

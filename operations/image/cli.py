@@ -21,7 +21,7 @@ from operations.errors import FleetError
 from operations.exclusive import exclusive
 from operations.image import trial
 from operations.interrupts import heeding_sigterm
-from operations.model.cli import Meter, shown
+from operations.meter import Meter, shown
 from operations.progress import Progress
 from runtime_image.artifact import layout, reference
 from runtime_image.artifact.layout import Layout

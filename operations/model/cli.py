@@ -5,7 +5,6 @@ Its options are command.py.
 
 import argparse
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
@@ -14,44 +13,16 @@ import yaml
 
 from components.serving import ModelFacts
 from operations.errors import FleetError
+from operations.meter import Meter, shown
 from operations.progress import Progress
 from runtime_image.artifact import layout, model, reference, store, transfer
-from runtime_image.artifact.blobs import Seen
 from runtime_image.artifact.image import Artifact
 from runtime_image.artifact.reference import Reference
 from runtime_image.artifact.store import Stored
 from toolchain import paths
 
-# Between two lines about one large blob.
-_TELL_EVERY_S = 5.0
 # What the stack file's `facts:` may hold, and whether it must; artifacts carry more.
 _STACK_FACTS = {cast(str, field.alias): field.is_required() for field in ModelFacts.model_fields.values()}
-
-
-class Meter:
-    """Tells how far a blob is, now and then."""
-
-    def __init__(self, progress: Progress) -> None:
-        self._progress = progress
-
-    def __call__(self, what: str, size: int) -> Seen:
-        told = time.monotonic()
-
-        def seen(done: int) -> None:
-            nonlocal told
-            if time.monotonic() - told > _TELL_EVERY_S:
-                told = time.monotonic()
-                self._progress.say(f"  {what}: {done / max(size, 1):.0%} of {shown(size)}")
-
-        return seen
-
-
-def shown(count: int) -> str:
-    """Bytes as a person reads them."""
-    for unit, size in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if count >= size:
-            return f"{count / size:.1f} {unit}"
-    return f"{count} bytes"
 
 
 def _target(text: str) -> Reference:

@@ -3,8 +3,9 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 from operations.errors import FleetError
 from runtime_image.artifact.blobs import CHUNK, Blob, Meter, no_meter
@@ -28,14 +29,19 @@ def write(artifact: Artifact, folder: Path, meter: Meter = no_meter) -> None:
         store.mkdir(parents=True)
         for blob in (*artifact.blobs, *(each.blob for each in artifact.manifests), artifact.index.blob):
             _copy(blob, store / blob.digest.removeprefix("sha256:"), meter)
-        (fresh / _MARK).write_text(json.dumps(_VERSION))
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [artifact.index.descriptor()]}
-        (fresh / _INDEX).write_text(json.dumps(index, sort_keys=True))
+        finish(fresh, artifact.index.descriptor())
         put_in_place(fresh, folder)
     except OSError as error:
         raise FleetError(f"{folder}: cannot be written: {error.strerror}") from None
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
+
+
+def finish(folder: Path, root: Mapping[str, Any]) -> None:
+    """Makes a layout of a folder with blobs: what is asked for by name is the manifest that `root` describes. Raises OSError."""
+    (folder / _MARK).write_text(json.dumps(_VERSION))
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [root]}
+    (folder / _INDEX).write_text(json.dumps(index, sort_keys=True))
 
 
 def _copy(blob: Blob, target: Path, meter: Meter) -> None:

@@ -19,7 +19,7 @@ import httpx
 from operations.errors import FleetError
 from runtime_image.artifact import blobs, credentials
 from runtime_image.artifact.blobs import CHUNK, Blob, Seen
-from runtime_image.artifact.image import OCI_INDEX, OCI_MANIFEST, Document
+from runtime_image.artifact.image import DOCKER_INDEX, DOCKER_MANIFEST, OCI_INDEX, OCI_MANIFEST, Document
 from runtime_image.artifact.reference import Reference, is_loopback
 
 _TIMEOUT = httpx.Timeout(60, connect=10)
@@ -28,10 +28,7 @@ _TIMEOUT = httpx.Timeout(60, connect=10)
 _ATTEMPTS = 5
 _PROGRESS = 1 << 20
 _PAUSES_S = (0.2, 1, 2, 5)
-# Docker's own types too: images of models that others built have them.
-_ACCEPT = ", ".join(
-    (OCI_INDEX, OCI_MANIFEST, "application/vnd.docker.distribution.manifest.list.v2+json", "application/vnd.docker.distribution.manifest.v2+json")
-)
+_ACCEPT = ", ".join((OCI_INDEX, OCI_MANIFEST, DOCKER_INDEX, DOCKER_MANIFEST))
 # Of a WWW-Authenticate header.
 _PARAMETER = re.compile(r'(\w+)="([^"]*)"')
 _MANIFEST_LIMIT = 4 << 20

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from operations.errors import FleetError
 from operations.progress import Progress
-from runtime_image.artifact import blobs
-from runtime_image.artifact.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from runtime_image.artifact import blobs, layout
+from runtime_image.artifact.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 
 NAME = "debian"
 """What a person asks for, instead of an image's name."""
@@ -81,9 +81,7 @@ def _as_layout(folder: Path, archive: Path) -> None:
         "layers": [described],
     }
     digest, size = _keep(store, manifest)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [{"mediaType": OCI_MANIFEST, "digest": digest, "size": size}]}
-    (folder / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-    (folder / "index.json").write_text(json.dumps(index))
+    layout.finish(folder, {"mediaType": OCI_MANIFEST, "digest": digest, "size": size})
 
 
 def _keep(store: Path, content: object) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from typing import Any, cast
 from operations.errors import FleetError
 from runtime_image.artifact import blobs, layout, reference
 from runtime_image.artifact.blobs import Blob, Meter, no_meter
-from runtime_image.artifact.image import OCI_INDEX, OCI_MANIFEST, Document
+from runtime_image.artifact.image import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST, Document
 from runtime_image.artifact.layout import Layout
 from runtime_image.artifact.reference import Reference
 from runtime_image.artifact.registry import Registry
@@ -139,9 +139,7 @@ def pull(source: Reference, folder: Path, meter: Meter = no_meter) -> str:
                 (store / document.blob.digest.removeprefix("sha256:")).write_bytes(b"".join(document.blob.read()))
             for each in tree.blobs.values():
                 _save(registry, each, store, meter)
-        (fresh / "oci-layout").write_text(json.dumps({"imageLayoutVersion": "1.0.0"}))
-        index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described or tree.root.descriptor()]}
-        (fresh / "index.json").write_text(json.dumps(index))
+        layout.finish(fresh, described or tree.root.descriptor())
         layout.put_in_place(fresh, folder)
     except OSError as error:
         raise FleetError(f"{folder}: cannot be written: {error.strerror}") from None
@@ -155,7 +153,7 @@ def _one_platform(registry: Registry, wanted: str) -> tuple[str, Mapping[str, An
     media_type, text = registry.manifest(wanted)
     body = _json(text, f"the manifest {wanted}")
     digest = blobs.of_bytes("manifest", text).digest
-    if (body.get("mediaType") or media_type) not in {OCI_INDEX, "application/vnd.docker.distribution.manifest.list.v2+json"}:
+    if (body.get("mediaType") or media_type) not in {OCI_INDEX, DOCKER_INDEX}:
         return digest, None
     for each in body.get("manifests") or []:
         platform = each.get("platform") or {}

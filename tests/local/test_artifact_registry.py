@@ -18,8 +18,7 @@ from local import tiny_model
 from operations import cli
 from operations.errors import FleetError
 from runtime_image.artifact import blobs, image, reference, transfer
-from tests.conftest import free_port, process, wait_until
-from toolchain import tools
+from tests.conftest import free_port
 
 
 @dataclass
@@ -31,28 +30,6 @@ class Line:
     broken: int = 0
     carried: int = 0
     """Bytes to the registry."""
-
-
-@pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    folder = tmp_path_factory.mktemp("registry")
-    port = free_port()
-    settings = {
-        "version": "0.1",
-        "log": {"accesslog": {"disabled": True}, "level": "error"},
-        "storage": {"filesystem": {"rootdirectory": str(folder / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}", "secret": "of the test"},
-    }
-    (folder / "config.yml").write_text(yaml.safe_dump(settings))
-    with process([str(tools.path("registry")), "serve", str(folder / "config.yml")], folder / "log"):
-        wait_until(lambda: _answers(port), "the registry to answer", 20, folder / "log")
-        yield f"127.0.0.1:{port}"
-
-
-def _answers(port: int) -> bool:
-    with contextlib.suppress(httpx.HTTPError):
-        return httpx.get(f"http://127.0.0.1:{port}/v2/", trust_env=False).status_code == 200
-    return False
 
 
 @pytest.fixture

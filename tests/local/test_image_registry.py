@@ -1,7 +1,6 @@
 """`fleet image push` and `inspect` against the pinned registry: what a stack would read, and what a second push finds there."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +8,10 @@ import pytest
 
 from operations import cli
 from operations.errors import FleetError
-from operations.image import cli as image_cli
 from runtime_image.artifact import reference
 from runtime_image.artifact.registry import Registry
 from runtime_image.image import builders, inputs, sbom
 from tests.unit import layouts
-
-
-@pytest.fixture(scope="module")
-def host(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    with image_cli.own_registry(tmp_path_factory.mktemp("registry")) as found:
-        yield found
 
 
 @pytest.fixture
@@ -43,52 +35,52 @@ def fleet(*words: str) -> None:
     arguments.run(arguments)
 
 
-def pushed(host: str, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
-    fleet("push", f"{host}/fleet/runtime", "--json", *more)
+def pushed(registry: str, capsys: pytest.CaptureFixture[str], *more: str) -> dict[str, Any]:
+    fleet("push", f"{registry}/fleet/runtime", "--json", *more)
     return json.loads(capsys.readouterr().out)
 
 
 @pytest.mark.usefixtures("built")
-def test_a_push_says_all_that_a_stack_needs_and_the_registry_has_it(host: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = pushed(host, capsys)
+def test_a_push_says_all_that_a_stack_needs_and_the_registry_has_it(registry: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = pushed(registry, capsys)
     definitions = inputs.all_variants("", inputs.VARIANTS)
-    assert (found["repository"], found["tag"]) == (f"{host}/fleet/runtime", inputs.tag(definitions))
+    assert (found["repository"], found["tag"]) == (f"{registry}/fleet/runtime", inputs.tag(definitions))
     assert (found["vllm"], found["torch"]) == (definitions[0].vllm, definitions[0].torch)
     for variant, repository in (("gpu", "fleet/runtime"), ("cpu", "fleet/runtime-cpu")):
-        with Registry(reference.parse(f"oci://{host}/{repository}")) as registry:
-            assert registry.has_manifest(found["tag"])
-            assert registry.has_manifest(found["digests"][variant])
-            listed = registry.referrers(found["digests"][variant])
-            assert [f"oci://{host}/{repository}@{each['digest']}" for each in listed] == [found["sbom"][variant]]
+        with Registry(reference.parse(f"oci://{registry}/{repository}")) as client:
+            assert client.has_manifest(found["tag"])
+            assert client.has_manifest(found["digests"][variant])
+            listed = client.referrers(found["digests"][variant])
+            assert [f"oci://{registry}/{repository}@{each['digest']}" for each in listed] == [found["sbom"][variant]]
             assert listed[0]["artifactType"] == sbom.MEDIA_TYPE
 
 
 @pytest.mark.usefixtures("built")
 def test_what_the_registry_has_from_the_same_inputs_is_neither_built_nor_sent(
-    host: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    registry: str, capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = pushed(host, capsys)
+    first = pushed(registry, capsys)
     # Another machine, with no builder and nothing built.
     monkeypatch.setattr(builders, "HOME", tmp_path / "other")
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert pushed(host, capsys) == first
+    assert pushed(registry, capsys) == first
     # Under a tag of one's own it does not know.
     with pytest.raises(FleetError, match="no builder"):
-        pushed(host, capsys, "--tag", "mine")
+        pushed(registry, capsys, "--tag", "mine")
 
 
 @pytest.mark.usefixtures("built")
-def test_one_variant_goes_alone_and_a_tag_may_be_chosen(host: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = pushed(host, capsys, "--variant", "cpu", "--tag", "v9")
+def test_one_variant_goes_alone_and_a_tag_may_be_chosen(registry: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = pushed(registry, capsys, "--variant", "cpu", "--tag", "v9")
     assert (set(found["digests"]), set(found["sbom"]), found["tag"]) == ({"cpu"}, {"cpu"}, "v9")
-    with Registry(reference.parse(f"oci://{host}/fleet/runtime")) as registry:
-        assert not registry.has_manifest("v9")
+    with Registry(reference.parse(f"oci://{registry}/fleet/runtime")) as client:
+        assert not client.has_manifest("v9")
 
 
 @pytest.mark.usefixtures("built")
-def test_an_image_in_a_registry_says_what_it_is(host: str, capsys: pytest.CaptureFixture[str]) -> None:
-    found = pushed(host, capsys)
-    fleet("inspect", f"oci://{host}/fleet/runtime-cpu:{found['tag']}")
+def test_an_image_in_a_registry_says_what_it_is(registry: str, capsys: pytest.CaptureFixture[str]) -> None:
+    found = pushed(registry, capsys)
+    fleet("inspect", f"oci://{registry}/fleet/runtime-cpu:{found['tag']}")
     told = capsys.readouterr().out
     assert f"digest      {found['digests']['cpu']}" in told
     assert f"contents    {found['sbom']['cpu'].rpartition('@')[2]}" in told

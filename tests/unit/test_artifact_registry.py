@@ -3,7 +3,6 @@
 import base64
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -13,21 +12,9 @@ from runtime_image.artifact import credentials, reference, transfer
 from runtime_image.artifact.image import Artifact
 from runtime_image.artifact.registry import Registry
 from tests.unit.models import names_in, write_model
-from tests.unit.registries import BASIC, PASSWORD, TOKEN, USER, Fake, serving
+from tests.unit.registries import BASIC, PASSWORD, TOKEN, USER, Fake
 
 _NO_PAUSE = 0.0
-
-
-@pytest.fixture
-def fake() -> Fake:
-    return Fake()
-
-
-@pytest.fixture
-def address(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
-    with serving(fake) as found:
-        yield found
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """An image's way to a registry and back: whole, checked, with its list of contents, and no tag where it broke off."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -12,19 +11,7 @@ from runtime_image.artifact.layout import Layout
 from runtime_image.artifact.registry import Registry
 from runtime_image.image import push, sbom
 from tests.unit import layouts
-from tests.unit.registries import Fake, serving
-
-
-@pytest.fixture
-def fake() -> Fake:
-    return Fake()
-
-
-@pytest.fixture
-def address(fake: Fake, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    monkeypatch.setenv("REGISTRY_AUTH_FILE", str(tmp_path / "auth.json"))
-    with serving(fake) as found:
-        yield found
+from tests.unit.registries import Fake
 
 
 @pytest.fixture
