@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from components import labels
+from components.callers import CALLERS
 from components.doors import FRONT_DOOR, REGIONAL_GATEWAY
 from components.failover import RequestFailoverSpec, StreamsSpec
 from components.stream_relay import AWAY_SECONDS, HOST, POLICY_HEADER
@@ -50,6 +51,10 @@ _NOBODY = ("UH", "NC")
 _LEAVING = ("LH",)
 _LOST = ("UF", "UC", "UR", "LR", "UPE", "URX")
 _SILENT = ("SI", "UT")
+_REFUSED_OUTSIDE = ("UAEX",)
+
+# What Envoy, or who answered through it, would say.
+_SAID = "%LOCAL_REPLY_BODY%"
 
 Object = dict[str, Any]
 
@@ -58,6 +63,7 @@ def front_door_filter(failover: RequestFailoverSpec, streams: StreamsSpec) -> Ob
     """Retries that leave a region at once, large requests, silent streams, answers of its own, headers of callers."""
     idle = max(streams.idle_seconds + _IDLE_MARGIN_SECONDS, _LONGEST_SILENCE_SECONDS)
     answers = [
+        *_refusals(),
         _answer(_NO_ROUTE, "invalid_request_error", "No such model or path. The paths of a model begin with /<model>/v1/.", 404),
         _answer(_FULL, "overloaded", "Too many requests are under way at this front door.", 429),
         _answer(_NOBODY, "no_region", "No region can serve this model now.", 503),
@@ -193,18 +199,43 @@ def _headers() -> Mapping[str, Any]:
 
 def _answer(flags: Sequence[str], kind: str, message: str, status: int) -> Object:
     """What a gateway answers by itself in the cases that Envoy calls `flags`."""
-    retry = {"headers_to_add": [{"header": {"key": "retry-after", "value": "1"}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}]}
-    return {
-        "filter": {"response_flag_filter": {"flags": list(flags)}},
-        "status_code": status,
-        "body_format_override": _body(kind, message),
-        **(retry if status == 429 else {}),
-    }
+    retry = {"headers_to_add": [_header("retry-after", "1")]} if status == 429 else {}
+    return {"filter": {"response_flag_filter": {"flags": list(flags)}}, "status_code": status, "body_format_override": _body(kind, message), **retry}
+
+
+def _refusals() -> list[Object]:
+    """What a caller hears who is not let in. Istio's own answer to one without a token is 403; OpenAI's is 401."""
+    no_token = "A token is needed that this front door accepts: Authorization: Bearer <token>."
+    kind = "authentication_error"
+    challenge = {"headers_to_add": [_header("www-authenticate", "Bearer")]}
+    return [
+        {"filter": _details(f"contains('policy[{CALLERS}]')"), "status_code": 401, "body_format_override": _body(kind, no_token), **challenge},
+        # Envoy says what is wrong with the token.
+        {"filter": _details("startsWith('jwt_authn_access_denied')"), "status_code": 401, "body_format_override": _body(kind, _SAID)},
+        {
+            "filter": _details("startsWith('ext_authz_error')"),
+            "status_code": 503,
+            "body_format_override": _body("authentication_unavailable", "The service that knows the callers does not answer."),
+        },
+        # Whoever refused it speaks for itself.
+        {"filter": {"response_flag_filter": {"flags": list(_REFUSED_OUTSIDE)}}, "body_format_override": {"text_format_source": {"inline_string": _SAID}}},
+    ]
+
+
+def _details(holds: str) -> Object:
+    """Where Envoy's word for why it answered by itself satisfies this."""
+    kind = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    expression = {"@type": kind, "expression": f"response.code_details.{holds}"}
+    return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": expression}}
+
+
+def _header(key: str, value: str) -> Object:
+    return {"header": {"key": key, "value": value}, "append_action": "OVERWRITE_IF_EXISTS_OR_ADD"}
 
 
 def _answers(mappers: Sequence[Object]) -> Object:
     # What is left is a request that is not proper HTTP.
-    return {"mappers": list(mappers), "body_format": _body("invalid_request_error", "%LOCAL_REPLY_BODY%")}
+    return {"mappers": list(mappers), "body_format": _body("invalid_request_error", _SAID)}
 
 
 def _body(kind: str, message: str) -> Object:

@@ -12,7 +12,7 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components import choice, failover_budget, fleet_plan, labels
+from components import callers, choice, failover_budget, fleet_plan, labels
 from components.choice import Choice
 from components.clusters import Cluster, ClusterArgs, ClusterSpec, ExistingDriver
 from components.control_planes import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
@@ -23,6 +23,7 @@ from components.gpu_pools import GpuPools, GpuPoolsArgs
 from components.membership import Membership, MembershipArgs
 from components.mesh import Mesh, MeshArgs, Routes, RoutesArgs
 from components.model_artifact import ModelArtifact, ModelArtifactArgs
+from components.network_policies import NetworkPolicies, NetworkPoliciesArgs
 from components.placement import Federation, FederationArgs, Placement, PlacementArgs, division
 from components.regions import Endpoint
 from components.routes import ModelRoutes
@@ -80,12 +81,15 @@ class Fleet(pulumi.ComponentResource):
         ready = [each for member in members for each in member.ready]
         federation = Federation("federation", FederationArgs(clusters=sorted(doors), members=ready), hub.objects)
         shared: list[pulumi.Resource] = [federation.shared]
-        mesh = Mesh("mesh", MeshArgs(failover=spec.failover.requests, streams=spec.failover.streams, doors=doors, requires=shared), hub.objects)
+        failover = spec.failover
+        mesh_args = MeshArgs(front_doors=spec.front_doors, failover=failover.requests, streams=failover.streams, doors=doors, requires=shared)
+        mesh = Mesh("mesh", mesh_args, hub.objects)
+        network = NetworkPolicies("network", NetworkPoliciesArgs(spec=spec.network_policies, requires=shared), hub.objects)
         own = spec.runtimes.image
         image = RuntimeImage("runtime-image", RuntimeImageArgs(spec=own), pulumi.ResourceOptions(parent=self)) if own else None
         images = image.images if image else {}
-        runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=spec.failover.requests, images=images), hub.objects)
-        before_models = [*federation.rules, *runtimes.objects]
+        runtimes = Runtimes("runtimes", RuntimesArgs(spec=spec.runtimes, failover=failover.requests, images=images), hub.objects)
+        before_models = [*federation.rules, *network.objects, *runtimes.objects]
         plan = fleet_plan.plan(spec, dt.datetime.now(tz=dt.UTC).date())
         chosen = {each.model: each for each in args.choices}
         for model, planned, promise in zip(spec.models, plan.models, plan.promises, strict=True):
@@ -100,6 +104,7 @@ class Fleet(pulumi.ComponentResource):
             {
                 "frontDoors": {name: door.front_door_url for name, door in doors.items()},
                 "models": {model.name: _model_endpoint(model, doors) for model in spec.models},
+                "authentication": callers.output(spec.front_doors.authentication),
             }
         )
         self.clusters = {each.name: _cluster_output(each) for each in spec.clusters}

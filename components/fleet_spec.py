@@ -5,8 +5,10 @@ from typing import Annotated
 
 from pydantic import Field
 
+from components.callers import FrontDoorsSpec
 from components.clusters import ClusterSpec, HubSpec
 from components.failover import FailoverSpec
+from components.network_policies import NetworkPoliciesSpec
 from components.planning import PlanningSpec
 from components.serving import ModelEntry, ModelSpec, RuntimesSpec
 from components.spec import Spec
@@ -19,6 +21,8 @@ class FleetBase(Spec):
     clusters: Annotated[tuple[ClusterSpec, ...], Field(min_length=1)]
     runtimes: RuntimesSpec = RuntimesSpec()
     failover: FailoverSpec = FailoverSpec()
+    front_doors: FrontDoorsSpec = FrontDoorsSpec()
+    network_policies: NetworkPoliciesSpec = NetworkPoliciesSpec()
     planning: PlanningSpec = PlanningSpec()
 
     @cached_property

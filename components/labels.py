@@ -22,6 +22,9 @@ PROPAGATE_ALL = "all"
 SKIP_AUTO_PROPAGATION = "namespace.karmada.io/skip-auto-propagation"
 # Which door a route belongs to. Written by mesh.py, read by its override policy, which names the cluster in answers.
 LABEL_DOOR = PREFIX + "door"
+# `true` on an InferenceService whose pods fetch their weights themselves; KServe copies it to them. Written by serving.py, read
+# by network_policies.py, which lets them reach the store.
+LABEL_FETCHES = PREFIX + "fetches"
 # What the object does for the fleet: serving, placement, mesh. For people.
 LABEL_COMPONENT = "app.kubernetes.io/component"
 # For people and dashboards: everything this program declares.

@@ -4,7 +4,8 @@ caller → front door (its own region first) → regional gateway of a region �
 `/<model>/v1/…` at both doors. A regional gateway never leads to another region, so there are no loops. Everything is
 declared once on the hub; only addresses, names and the order of regions differ, by override policies.
 
-This module declares; what it declares is doors.py, regions.py, routes.py, envoy_filters.py and stream_relay.py. The numbers
+This module declares; what it declares is doors.py, callers.py, regions.py, routes.py,
+envoy_filters.py and stream_relay.py. The numbers
 of a failover are failover.py; which clusters serve a model is placement.py.
 """
 
@@ -13,6 +14,8 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components import callers
+from components.callers import FrontDoorsSpec
 from components.doors import EGRESS, FRONT_DOOR, REGIONAL_GATEWAY, Door, egress_gateway, front_door_gateway, listener_overrides, regional_gateway
 from components.envoy_filters import front_door_filter, regional_filter
 from components.failover import RequestFailoverSpec, StreamsSpec
@@ -24,6 +27,7 @@ from components.stream_relay import port_overrides, relay_entry, relay_rule
 
 @dataclass(frozen=True, kw_only=True)
 class MeshArgs:
+    front_doors: FrontDoorsSpec
     failover: RequestFailoverSpec
     streams: StreamsSpec
     doors: Mapping[str, Door]
@@ -47,9 +51,17 @@ class Mesh(pulumi.ComponentResource):
         if relays:
             egress = listener_overrides(EGRESS, {cluster: port for cluster, (_, port) in relays.items()})
             overrides += [hub_object(f"{name}-egress-listener", egress, child), hub_object(f"{name}-relay-ports", port_overrides(relays), child)]
+            if args.front_doors.authentication:
+                ports = {cluster: pulumi.Output.from_input(port).apply(str) for cluster, (_, port) in relays.items()}
+                overrides.append(hub_object(f"{name}-callers-egress", callers.egress_overrides(ports), child))
         # After the overrides: a gateway that came first would listen on the wrong port until Karmada looks again.
         after = pulumi.ResourceOptions(parent=self, depends_on=[*args.requires, *overrides])
-        hub_object(f"{name}-front-door", front_door_gateway(), after)
+        before_door: list[pulumi.Resource] = [*args.requires, *overrides]
+        if args.front_doors.authentication:
+            # Before the door itself, and one after the other, so that a new fleet is never open.
+            for purpose, body in callers.objects(args.front_doors.authentication).items():
+                before_door.append(hub_object(f"{name}-{purpose}", body, pulumi.ResourceOptions(parent=self, depends_on=list(before_door))))
+        hub_object(f"{name}-front-door", front_door_gateway(), pulumi.ResourceOptions(parent=self, depends_on=before_door))
         hub_object(f"{name}-regional-gateway", regional_gateway(), after)
         hub_object(f"{name}-predictors", predictors_rule(args.failover), after)
         hub_object(f"{name}-front-door-filter", front_door_filter(args.failover, args.streams), after)

@@ -31,6 +31,9 @@ SHARED_KINDS = (
     ("networking.istio.io/v1", "DestinationRule"),
     ("networking.istio.io/v1", "VirtualService"),
     ("networking.istio.io/v1alpha3", "EnvoyFilter"),
+    ("security.istio.io/v1", "RequestAuthentication"),
+    ("security.istio.io/v1", "AuthorizationPolicy"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
 )
 
 # Annotations by which Pulumi waits for an InferenceService on the hub. See `strip_pulumi_annotations`.

@@ -7,7 +7,8 @@ about serving arguments in serving_rules.py.
 from collections.abc import Callable, Iterator, Sequence
 
 from components import failover_budget, serving_rules
-from components.clusters import ClusterSpec
+from components.callers import ExternalAuthenticationSpec
+from components.clusters import ClusterSpec, LocalDriver
 from components.fleet_spec import FleetSpec
 from components.gpu_pools import nodes_of
 from components.market import Market, refusal
@@ -90,6 +91,14 @@ def packed_models_name_their_digest(fleet: FleetSpec) -> Iterator[Problem]:
         if model.pack is not None and not (model.source.startswith("oci://") and "@sha256:" in model.source):
             hint = "`fleet model pack DIR --output LAYOUT` prints the digest"
             yield Problem(("models", at, "source"), "must be `oci://…@sha256:…`, the digest that `pack` is packed to", model.source, hint)
+
+
+def front_doors_can_ask(fleet: FleetSpec) -> Iterator[Problem]:
+    asked = fleet.front_doors.authentication
+    local = [each.name for each in fleet.clusters if isinstance(each.driver, LocalDriver)]
+    if isinstance(asked, ExternalAuthenticationSpec) and local:
+        rule = f"needs an extension provider in the mesh configuration of every cluster, and a local one, such as `{local[0]}`, has none"
+        yield Problem(("frontDoors", "authentication", "provider"), rule, asked.provider, "choose `kind: jwt` where a cluster is local")
 
 
 def constraints_hold(fleet: FleetSpec) -> Iterator[Problem]:
@@ -372,6 +381,7 @@ RULES: tuple[Rule, ...] = (
     placements_name_clusters,
     jurisdictions_hold,
     packed_models_name_their_digest,
+    front_doors_can_ask,
     constraints_hold,
     failover_has_a_partner,
     accelerators_exist,

@@ -61,6 +61,9 @@ _SOURCES = {
     "pvc": (r"pvc://[a-z0-9][a-z0-9.-]*(/[^\s/]+)+/?", "pvc://claim/path"),
 }
 
+# KServe fetches these in a container of the pod. Images are pulled by the node, claims are there.
+_FETCHED = ("hf://", "s3://")
+
 
 def _source(value: str) -> str:
     scheme = value.split("://", 1)[0]
@@ -504,8 +507,11 @@ def inference_service(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, Any]
             labels.NAMESPACE_MODELS,
             component="serving",
             model=spec.name,
-            # No Ingress of KServe's own: the regional gateway leads to the predictor's Service.
-            extra={"networking.kserve.io/visibility": "cluster-local"},
+            extra={
+                # No Ingress of KServe's own: the regional gateway leads to the predictor's Service.
+                "networking.kserve.io/visibility": "cluster-local",
+                **({labels.LABEL_FETCHES: "true"} if spec.source.startswith(_FETCHED) else {}),
+            },
             annotations=annotations,
         ),
         "spec": {

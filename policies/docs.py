@@ -20,10 +20,9 @@ def tables() -> str:
 
 
 def _rules() -> Iterator[str]:
-    yield "## Rules\n\n| rule | what | why | mend | production | local |\n|---|---|---|---|---|---|"
+    yield "## Rules\n\n| rule | what | why | mend | local |\n|---|---|---|---|---|"
     for each in RULES:
-        production = f"told: {each.awaits}" if each.awaits else "refuses"
-        yield _row(f"`{each.name}`", each.title, each.why, each.mend, production, _local(each))
+        yield _row(f"`{each.name}`", each.title, each.why, each.mend, _local(each))
 
 
 def _local(rule: Rule) -> str:

@@ -82,9 +82,7 @@ def level(rule: Rule, settings: Settings) -> EnforcementLevel:
     """What a breach of the rule does in an environment."""
     if settings.kind == "local" and not rule.local:
         return EnforcementLevel.DISABLED
-    if settings.kind != "production" or rule.awaits:
-        return EnforcementLevel.ADVISORY
-    return EnforcementLevel.MANDATORY
+    return EnforcementLevel.MANDATORY if settings.kind == "production" else EnforcementLevel.ADVISORY
 
 
 def split(stack: Stack, rule: Rule, found: Sequence[Finding], standing: Sequence[Waiver]) -> tuple[list[Finding], list[tuple[Finding, Waiver]]]:
@@ -95,8 +93,7 @@ def split(stack: Stack, rule: Rule, found: Sequence[Finding], standing: Sequence
 
 def message(rule: Rule, finding: Finding) -> str:
     """What a preview says below the rule's title: the resource, the reason, the mend."""
-    awaits = f"\nonly told so far: {rule.awaits}" if rule.awaits else ""
-    return f"{finding.text}\nwhy: {rule.why}\nmend: {rule.mend}{awaits}"
+    return f"{finding.text}\nwhy: {rule.why}\nmend: {rule.mend}"
 
 
 @dataclass

@@ -4,7 +4,6 @@ import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any
 
 from policies.declared import Placed, Resource, Stack
 
@@ -55,8 +54,6 @@ class Rule:
     why: str
     mend: str
     check: Check
-    awaits: str = ""
-    """Why no fleet can satisfy the rule yet. While it says something, the rule reports and refuses nothing."""
     local: bool = True
     """Whether it is asked of a fleet on one machine."""
 
@@ -65,15 +62,14 @@ def of_module(module: ModuleType) -> Rule:
     """The rule of a file in rules/.
 
     Its docstring has the title in the first paragraph, then paragraphs that begin with `Why:` and `Mend:`; its function is
-    `check`; AWAITS and LOCAL are the fields of those names. Raises ValueError where a paragraph is missing.
+    `check`; LOCAL is the field of that name. Raises ValueError where a paragraph is missing.
     """
     name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
     paragraphs = [" ".join(each.split()) for each in (inspect.getdoc(module) or "").split("\n\n")]
     told = {key: each.removeprefix(f"{key}: ") for each in paragraphs for key in ("Why", "Mend") if each.startswith(f"{key}: ")}
     if missing := {"Why", "Mend"} - told.keys():
         raise ValueError(f"policies/rules/{name}: docstring lacks the paragraph `{min(missing)}:`")
-    more: dict[str, Any] = {key.lower(): getattr(module, key) for key in ("AWAITS", "LOCAL") if hasattr(module, key)}
-    return Rule(name=name, title=paragraphs[0], why=told["Why"], mend=told["Mend"], check=module.check, **more)
+    return Rule(name=name, title=paragraphs[0], why=told["Why"], mend=told["Mend"], check=module.check, local=getattr(module, "LOCAL", True))
 
 
 def findings(rule: Rule, stack: Stack) -> list[Finding]:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import closing
 
 from local import faults
+from operations import token
 from operations.bench import engine, ground
 from operations.bench.ground import Endpoint, Options, Plan
 from operations.bench.result import BenchLoad, BenchResult, Measured, Percentiles, measured
@@ -32,6 +33,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         output_tokens=arguments.output_tokens,
         tokenizer=arguments.tokenizer,
         json_file=arguments.json,
+        token=token.read(arguments.token_file),
     )
 
 
@@ -46,9 +48,11 @@ def bench(arguments: argparse.Namespace) -> None:
     # What an interrupted drill left would be measured too, and so would one that runs.
     with exclusive(paths.STATE / "up.lock", f"fleet bench {options.model}"), heeding_sigterm():
         faults.heal_left_over(progress.say)
-        asked = ground.endpoints(plan, in_clear(deployed(options.stack)))
+        outputs = in_clear(deployed(options.stack))
+        token.require(outputs, options.token)
+        asked = ground.endpoints(plan, outputs)
         with progress.stage("does every endpoint answer"):
-            ground.check_answers(options.model, asked)
+            ground.check_answers(options.model, asked, options.token)
         result = measure(plan, asked, tokenizer, progress)
     print(render(result))
     if options.json_file is not None:
@@ -69,7 +73,7 @@ def measure(plan: Plan, asked: Sequence[Endpoint], tokenizer: str, progress: Pro
     names = [f"{each.name}: {describe(load)}" for each in asked]
     started, machine = time.time(), ground.machine()
     found: list[Measured] = []
-    with progress.stage(f"vLLM {PINS.vllm} starts, as the caller"), closing(engine.run(plans, names, tokenizer, progress.say)) as told:
+    with progress.stage(f"vLLM {PINS.vllm} starts, as the caller"), closing(engine.run(plans, names, tokenizer, plan.options.token, progress.say)) as told:
         for each, one in zip(asked, told, strict=True):
             try:
                 found.append(measured(one.result, one.errors, one.short, kind=each.kind, cluster=each.cluster, region=each.region, url=each.url))

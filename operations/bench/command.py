@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+from operations import token
 from operations.later import later
 
 # Low enough for an engine on two cores, and enough that the 95th percentile is not the worst request.
@@ -31,5 +32,6 @@ def add_command(commands: Any) -> None:
     command.add_argument("--input-tokens", type=int, default=_INPUT_TOKENS, metavar="N", help="of a prompt (default: %(default)s)")
     command.add_argument("--output-tokens", type=int, default=_OUTPUT_TOKENS, metavar="N", help="of an answer (default: %(default)s)")
     command.add_argument("--tokenizer", metavar="WHERE", help="folder or ORGANISATION/MODEL of Hugging Face (default: the model's own)")
+    token.add_option(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     command.set_defaults(run=later("operations.bench.cli", "bench"))

@@ -72,8 +72,8 @@ def arguments(base_url: str, model: str, tokenizer: str, load: BenchLoad, object
     ]
 
 
-def environment(tokenizer: str, outside: Mapping[str, str]) -> dict[str, str]:
-    """Of the load, from that of the shell."""
+def environment(tokenizer: str, token: str, outside: Mapping[str, str]) -> dict[str, str]:
+    """Of the load, from that of the shell. `token`: what the front doors ask for, if anything."""
     # A key for another service is not for our gateways: vLLM would send it along.
     kept = {name: value for name, value in outside.items() if name != "OPENAI_API_KEY"}
     # vLLM heeds proxies, and a proxy cannot reach what listens on loopback here.
@@ -81,6 +81,8 @@ def environment(tokenizer: str, outside: Mapping[str, str]) -> dict[str, str]:
     no_proxy = ",".join(dict.fromkeys([*direct, *LOOPBACK]))
     return {
         **kept,
+        # vLLM's benchmark reads it from nowhere else.
+        **({"OPENAI_API_KEY": token} if token else {}),
         "no_proxy": no_proxy,
         "NO_PROXY": no_proxy,
         "VLLM_NO_USAGE_STATS": "1",
@@ -97,7 +99,7 @@ def is_loopback(url: str) -> bool:
     return urlsplit(url).hostname in LOOPBACK
 
 
-def run(plans: Sequence[Sequence[str]], names: Sequence[str], tokenizer: str, say: Say) -> Generator[Told]:
+def run(plans: Sequence[Sequence[str]], names: Sequence[str], tokenizer: str, token: str, say: Say) -> Generator[Told]:
     """Loads the endpoints in turn; `plans` are their arguments. Raises FleetError where vLLM does not do it.
 
     Whatever ends this, also Ctrl-C, ends the load.
@@ -112,7 +114,7 @@ def run(plans: Sequence[Sequence[str]], names: Sequence[str], tokenizer: str, sa
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             pass_fds=[writing],
-            env=environment(tokenizer, os.environ),
+            env=environment(tokenizer, token, os.environ),
             # Ctrl-C comes to us, who end it.
             start_new_session=True,
             preexec_fn=_die_with_parent,  # noqa: PLW1509 - it calls prctl alone, no lock of ours

@@ -6,7 +6,7 @@ Raises FleetError for whatever would make it fail or measure something else than
 import math
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from operations.bench import engine
 from operations.bench.result import FRONT_DOOR, REGIONAL_GATEWAY, BenchLoad, Machine, Objectives, Serving
 from operations.errors import FleetError
 from operations.machine import here
+from operations.token import headers
 from planning.accelerators import CPU
 from toolchain import paths
 
@@ -49,6 +50,7 @@ class Options:
     output_tokens: int
     tokenizer: str | None
     json_file: Path | None
+    token: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,18 +213,18 @@ def _regional(fleet: FleetSpec, name: str) -> str:
     return f"http://{ADDRESS}:{HostCluster(name).port(REGIONAL_GATEWAY_PORT)}"
 
 
-def check_answers(model: str, asked: Sequence[Endpoint]) -> None:
+def check_answers(model: str, asked: Sequence[Endpoint], token: str) -> None:
     """Each endpoint answers a completion. Raises FleetError that names every one that does not."""
-    wrong = [f"{each.name} does not answer for {model}: {told}" for each in asked if (told := _ask(model, each.url))]
+    wrong = [f"{each.name} does not answer for {model}: {told}" for each in asked if (told := _ask(model, each.url, token))]
     if wrong:
         raise FleetError("\n".join(wrong), hint="make status shows what is ready, make up waits for it")
 
 
-def _ask(model: str, url: str) -> str:
+def _ask(model: str, url: str, token: str) -> str:
     """What is wrong; empty where nothing is."""
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
     try:
-        answer = httpx.post(f"{url}/v1/chat/completions", json=body, timeout=_ASK_S, trust_env=not engine.is_loopback(url))
+        answer = httpx.post(f"{url}/v1/chat/completions", json=body, headers=headers(token), timeout=_ASK_S, trust_env=not engine.is_loopback(url))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         return f"{url}: {error or type(error).__name__}"
     return "" if answer.status_code == 200 else f"{url}: HTTP {answer.status_code} {answer.text.strip()[:200]}"

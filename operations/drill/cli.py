@@ -10,6 +10,7 @@ from local import faults
 from local.faults import FaultError, Journal
 from local.gateways import REGIONAL_GATEWAY
 from local.host_cluster import HostCluster, UnitError
+from operations import token
 from operations.drill import analysis, ground, report, run, verdict
 from operations.drill.cases import CASES, EVERY
 from operations.drill.ground import Ground, Options
@@ -43,6 +44,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         repeat=arguments.repeat,
         json_file=arguments.json,
         report=arguments.report,
+        token=token.read(arguments.token_file),
         not_local=arguments.not_local,
         meant=arguments.yes_i_mean,
     )
@@ -64,6 +66,7 @@ def drill(arguments: argparse.Namespace) -> None:
             with undisturbed(progress.say):
                 faults.heal_left_over(progress.say)
             outputs = in_clear(deployed(options.stack))
+            token.require(outputs, options.token)
             for each in _grounds(options, fleet, outputs, progress):
                 broken += runs(each, outputs, results, progress)
     except (FaultError, UnitError, TimeoutError, ValueError) as error:

@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from operations import token
 from operations.drill.cases import CASES, EVERY
 from operations.later import later
 
@@ -32,6 +33,7 @@ def add_commands(commands: Any) -> None:
     command.add_argument("--stand-in", action="store_true", help="servers of ours in place of the model: high rates on a small machine")
     command.add_argument("--baseline", action="store_true", help="with --stand-in: a second model with the settings that articles publish, in the same run")
     command.add_argument("--repeat", type=int, default=1, metavar="N", help="runs of each case (default: %(default)s)")
+    token.add_option(command)
     command.add_argument("--json", type=Path, metavar="FILE", help="write everything that was measured")
     command.add_argument("--report", type=Path, metavar="DIR", help="write an HTML report, pictures and JSON files")
     command.add_argument("--not-local", action="store_true", help="allow a stack that is not on this machine alone")

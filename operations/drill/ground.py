@@ -5,7 +5,7 @@ Raises FleetError for whatever would make it fail or prove nothing.
 
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from local.host_cluster import HostCluster, all_clusters
 from operations.drill.cases import CASES, EVERY, Case, Doors, shortest
 from operations.errors import FleetError
 from operations.status import FleetState
+from operations.token import headers
 from planning import failover_time
 from planning.accelerators import CPU
 
@@ -48,6 +49,7 @@ class Options:
     report: Path | None = None
     not_local: bool = False
     """A fleet that is not on this machine alone may be drilled."""
+    token: str = field(default="", repr=False)
     meant: str | None = None
     """The cluster that was confirmed beforehand."""
 
@@ -311,7 +313,7 @@ def check_doors(ground: Ground, models: Sequence[str]) -> None:
             url = ground.url(door, model)
             body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
             try:
-                answer = httpx.post(url, json=body, timeout=_ASK_S, trust_env=False)
+                answer = httpx.post(url, json=body, headers=headers(ground.options.token), timeout=_ASK_S, trust_env=False)
             except httpx.HTTPError as error:
                 raise FleetError(f"the front door of {door} is not reachable: {url}: {error}", hint="make status, .venv/bin/fleet logs " + door) from None
             if answer.status_code != 200:

@@ -9,7 +9,7 @@ import sys
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
@@ -38,6 +38,7 @@ class Traffic:
     max_tokens: int = 8
     timeout_seconds: float = 20.0
     switch_doors: bool = False
+    token: str = field(default="", repr=False)
 
     def plan(self) -> dict[str, Any]:
         return {
@@ -51,6 +52,7 @@ class Traffic:
             "prompt": "Hello",
             "timeoutSeconds": self.timeout_seconds,
             "switchDoors": self.switch_doors,
+            **({"token": self.token} if self.token else {}),
         }
 
 

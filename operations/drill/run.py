@@ -35,6 +35,7 @@ from operations.drill.watch import Watch
 from operations.errors import FleetError
 from operations.interrupts import undisturbed
 from operations.machine import here
+from operations.token import headers
 from planning.accelerators import CPU
 
 MAIN, PUBLISHED = "main", "published"
@@ -179,7 +180,7 @@ def _first_of(ground: Ground, door: str) -> str:
 def _first_answer(ground: Ground, door: str, model: str) -> str:
     body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     with contextlib.suppress(httpx.HTTPError):
-        answer = httpx.post(ground.url(door, model), json=body, timeout=5, trust_env=False)
+        answer = httpx.post(ground.url(door, model), json=body, headers=headers(ground.options.token), timeout=5, trust_env=False)
         if answer.status_code == 200:
             return answer.headers.get("x-fleet-cluster", "")
     return ""
@@ -201,6 +202,7 @@ def _traffic(ground: Ground, label: str, rate: float, requests: int) -> Traffic:
         max_tokens=ground.options.tokens or (_STREAM_TOKENS if stream else _TOKENS),
         timeout_seconds=_TIMEOUT_S,
         switch_doors=ground.case.doors is Doors.VICTIM_FIRST,
+        token=ground.options.token,
     )
 
 

@@ -3,8 +3,8 @@
 Why: a pod that was taken over should reach neither other models nor the metadata service of its cloud; vLLM answers more on its
 port than callers may ask.
 
-Mend: declare a NetworkPolicy with an empty podSelector and both policyTypes in the namespace and let it go to every member;
-allow what is needed in policies of their own.
+Mend: the program denies by default in the namespace of its models. For pods that serve elsewhere, declare a NetworkPolicy with an
+empty podSelector and both policyTypes there and let it go to every member; allow what is needed in policies of their own.
 """
 
 from collections.abc import Iterator
@@ -13,9 +13,6 @@ from policies.declared import Placed, Stack, at, items
 from policies.karmada import goes_everywhere
 from policies.pods import pods
 from policies.rule import Finding
-
-AWAITS = "the program declares no network policies yet"
-LOCAL = False
 
 
 def _denies(each: Placed) -> bool:

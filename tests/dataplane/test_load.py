@@ -109,6 +109,14 @@ def test_what_is_asked_is_what_the_plan_says() -> None:
     assert all(b"\r\nHost: 127.0.0.1:" in request for request in server.requests)
 
 
+def test_a_token_goes_with_every_request_of_its_plan_alone() -> None:
+    with Server(sends(OK)) as server:
+        run_load([plan(server.address, requests=2, label="a", token="ours"), plan(server.address, label="b", prompt="none")])
+    told = [b"\r\nAuthorization: Bearer ours\r\n" in request for request in server.requests]
+    assert sorted(told) == [False, True, True]
+    assert b"Authorization" not in next(each for each in server.requests if b'"none"' in each)
+
+
 def test_requests_are_sent_when_they_are_due_though_none_was_answered() -> None:
     wanted = 300
     barrier = threading.Barrier(wanted)

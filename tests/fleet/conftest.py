@@ -37,7 +37,7 @@ BROKEN_STACK_FILE = STACK_FILE.with_name(f"Pulumi.{BROKEN_STACK}.yaml")
 _NEEDED_GIB = 10.0
 _KEEP = bool(os.environ.get("FLEET_TEST_KEEP"))
 # They take regions away, and clusters out of the stack: everything else is asked before.
-_LAST = ("test_scaling", "test_drill", "test_dead_region", "test_existing_cluster", "test_taking_out")
+_LAST = ("test_callers", "test_scaling", "test_drill", "test_dead_region", "test_existing_cluster", "test_taking_out")
 _LOG_LINES = 12
 # Longer than the two minutes for which tiny-chat waits before it leaves a region, and than a load of vLLM.
 _SETTLES_S = 300.0

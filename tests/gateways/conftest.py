@@ -19,7 +19,8 @@ import httpx
 import pytest
 import yaml
 
-from components import doors, routes, stream_relay
+from components import callers, doors, routes, stream_relay
+from components.callers import AuthenticationSpec, ExternalAuthenticationSpec, JwtAuthenticationSpec, JwtIssuerSpec
 from components.envoy_filters import front_door_filter, regional_filter
 from components.failover import RequestFailoverSpec, StreamsSpec
 from components.overrides import overridden
@@ -30,6 +31,7 @@ from local.host_cluster import HostCluster
 from local.units import Unit
 from tests.conftest import process, run_api_server, wait_until
 from tests.gateways.pods import Pod
+from tests.gateways.tokens import AUDIENCE, ISSUER, Authorizer, Issuer
 from toolchain import paths
 
 Object = dict[str, Any]
@@ -38,11 +40,15 @@ Object = dict[str, Any]
 NUMBERS = RequestFailoverSpec.model_validate({"healthIntervalSeconds": 0.3})
 NO_RELAY, RELAY = StreamsSpec(), StreamsSpec(relay=True, resume=True)
 EAST, WEST, EU = "us-east", "us-west", "eu-west"
+# Front doors that ask who calls: for a token, and a service of one's own.
+TOKENS, EXTERNAL = "ap-south", "sa-west"
 # Which gateways each cluster runs.
 CLUSTERS = {
     EAST: (gateways.REGIONAL_GATEWAY,),
     WEST: (gateways.REGIONAL_GATEWAY, gateways.FRONT_DOOR),
     EU: (gateways.FRONT_DOOR,),
+    TOKENS: (gateways.FRONT_DOOR,),
+    EXTERNAL: (gateways.FRONT_DOOR,),
 }
 # A port of loopback on which nobody listens.
 _NOBODY = 1
@@ -105,6 +111,8 @@ class Mesh:
     clusters: dict[str, Cluster]
     pods: dict[str, Pod]
     callers: httpx.Client
+    issuer: Issuer
+    authorizer: Authorizer
 
     def ask(self, door: str, model: str = "chat", path: str = "/v1/chat/completions", **more: Any) -> httpx.Response:
         body = {"content": b"{}"} if "content" not in more else {}
@@ -199,6 +207,32 @@ def models() -> list[ModelRoutes]:
     ]
 
 
+def asking(cluster: str, spec: AuthenticationSpec) -> Iterator[Object]:
+    """What makes the front door of `cluster` ask who calls."""
+    egress = callers.egress_overrides({cluster: str(HostCluster(cluster).port(gateways.EGRESS))})
+    for each in callers.objects(spec).values():
+        yield overridden(each, [egress], cluster)
+
+
+def authorizer_entry(port: int) -> Object:
+    spec = {
+        "hosts": ["authorizer.test"],
+        "location": "MESH_EXTERNAL",
+        "resolution": "STATIC",
+        "ports": [{"number": 80, "name": "http", "protocol": "HTTP"}],
+        "endpoints": [{"address": "127.0.0.1", "ports": {"http": port}}],
+    }
+    return {"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "metadata": {"name": "authorizer", "namespace": "models"}, "spec": spec}
+
+
+def ask_the_authorizer(unit: Unit, cluster: Cluster) -> Unit:
+    """The mesh configuration of a team that has an extension provider `keys`."""
+    provider = {"name": "keys", "envoyExtAuthzHttp": {"service": "authorizer.test", "port": 80, "includeRequestHeadersInCheck": ["authorization"]}}
+    (file,) = cluster.member.dir.glob("istio-mesh.yaml")
+    file.write_text(yaml.safe_dump({**istio.MESH_CONFIG, "extensionProviders": [provider]}))
+    return unit
+
+
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
     with pytest.MonkeyPatch.context() as patch, ExitStack() as stack:
@@ -208,7 +242,12 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
         pods = {name: Pod(name) for name in (EAST, WEST)}
         for pod in pods.values():
             stack.callback(pod.close)
+        issuer, authorizer = Issuer(), Authorizer()
+        stack.callback(authorizer.close)
         clusters = {name: Cluster(name, stack) for name in CLUSTERS}
+        tokens = JwtIssuerSpec(issuer=ISSUER, audiences=(AUDIENCE,), jwks=issuer.jwks())
+        clusters[TOKENS].declare(*asking(TOKENS, JwtAuthenticationSpec(kind="jwt", issuers=(tokens,))))
+        clusters[EXTERNAL].declare(*asking(EXTERNAL, ExternalAuthenticationSpec(kind="external", provider="keys")), authorizer_entry(authorizer.port))
         # Ports of all must be known before any object is written.
         for cluster in clusters.values():
             cluster.member.kubeconfig.write_text(server.kubeconfig.read_text())
@@ -217,7 +256,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
                 cluster.declare(*routes.resolved(model, cluster.name, cluster.name))
                 if cluster.name in pods:
                     cluster.declare(pods_entry(model.model, [("127.0.0.1", pods[cluster.name].port)]))
-            cluster.start(istio.unit(cluster.member), f"--configDir={cluster.objects}")
+            unit = istio.unit(cluster.member)
+            cluster.start(ask_the_authorizer(unit, cluster) if cluster.name == EXTERNAL else unit, f"--configDir={cluster.objects}")
         for cluster in clusters.values():
             wait_until(lambda cluster=cluster: answers(f"http://127.0.0.1:{cluster.member.port('istiod-http')}/ready"), f"istiod of {cluster.name}")
             for name in CLUSTERS[cluster.name]:
@@ -226,8 +266,8 @@ def mesh(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mesh]:
             for name in CLUSTERS[cluster.name]:
                 ready = f"http://127.0.0.1:{cluster.member.port(f'{name}-admin')}/ready"
                 wait_until(lambda ready=ready: answers(ready), f"{name} of {cluster.name}", log=cluster.member.dir / f"{name}.log")
-        callers = stack.enter_context(httpx.Client(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None, max_keepalive_connections=100)))
-        made = Mesh(clusters, pods, callers)
+        client = stack.enter_context(httpx.Client(trust_env=False, timeout=30, limits=httpx.Limits(max_connections=None, max_keepalive_connections=100)))
+        made = Mesh(clusters, pods, client, issuer, authorizer)
         for door in (WEST, EU):
             for region in (EAST, WEST):
                 wait_until(lambda door=door, region=region: made.healthy(door, region), f"{region} at the front door of {door}")

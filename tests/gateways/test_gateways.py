@@ -13,8 +13,9 @@ import pytest
 from components import doors, routes
 from local import gateways
 from tests.conftest import wait_until
-from tests.gateways.conftest import CLUSTERS, EAST, EU, NUMBERS, WEST, Mesh, load, models, shared
+from tests.gateways.conftest import CLUSTERS, EAST, EU, EXTERNAL, NUMBERS, TOKENS, WEST, Mesh, load, models, shared
 from tests.gateways.pods import REVISION
+from tests.gateways.tokens import KEY, REFUSAL, Issuer
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow]
 
@@ -301,6 +302,66 @@ def test_with_every_region_dead_the_answer_is_an_error_that_openai_clients_read(
             answer = mesh.ask(EU)
             assert (answer.status_code, answer.headers["content-type"]) == (503, "application/json")
             assert answer.json()["error"]["type"] in ("region_lost", "no_region")
+
+
+# Who may call
+
+
+def bearer(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"}
+
+
+# Through the relay's way too: behind it the token is gone.
+@pytest.mark.parametrize("model", ["chat", "talk"])
+def test_a_caller_with_a_token_is_served_and_the_token_stays_at_the_door(mesh: Mesh, model: str) -> None:
+    answer = mesh.ask(TOKENS, model, headers=bearer(mesh.issuer.token()))
+    assert answer.status_code == 200
+    (seen,) = [each for pod in mesh.pods.values() for each in pod.seen]
+    assert "authorization" not in seen.headers
+
+
+@pytest.mark.parametrize(
+    ("headers", "says"),
+    [
+        (lambda _: {}, "A token is needed"),
+        (lambda _: {"authorization": "Bearer none"}, "Jwt"),
+        (lambda _: {"authorization": f"Bearer {Issuer().token()}"}, "verification fails"),
+        (lambda issuer: {"authorization": f"Bearer {issuer.token(exp=int(time.time()) - 600)}"}, "expired"),
+        (lambda issuer: {"authorization": f"Bearer {issuer.token(aud='billing')}"}, "Audiences"),
+        (lambda issuer: {"authorization": f"Bearer {issuer.token(iss='https://elsewhere.test/')}"}, "issuer"),
+        (lambda issuer: {"x-api-key": issuer.token()}, "A token is needed"),
+    ],
+    ids=["none", "nonsense", "another key", "expired", "for another service", "of another issuer", "in another header"],
+)
+def test_who_is_not_known_is_refused_as_openai_refuses(mesh: Mesh, headers: Any, says: str) -> None:
+    answer = mesh.ask(TOKENS, headers=headers(mesh.issuer))
+    error = answer.json()["error"]
+    assert (answer.status_code, error["type"], error["code"]) == (401, "authentication_error", 401)
+    assert says in error["message"]
+    assert answer.headers["www-authenticate"].startswith("Bearer")
+    assert not any(pod.seen for pod in mesh.pods.values())
+
+
+def test_a_token_in_the_query_is_none(mesh: Mesh) -> None:
+    path = f"/v1/chat/completions?access_token={mesh.issuer.token()}"
+    assert mesh.ask(TOKENS, path=path).status_code == 401
+
+
+def test_a_service_of_ones_own_decides_and_speaks_for_itself(mesh: Mesh) -> None:
+    assert mesh.ask(EXTERNAL, headers=bearer(KEY)).status_code == 200
+    assert mesh.ask(EXTERNAL, "talk", headers=bearer(KEY)).status_code == 200
+    refused = mesh.ask(EXTERNAL, headers=bearer("another"))
+    assert (refused.status_code, refused.json()) == (401, REFUSAL)
+
+
+def test_where_the_service_is_away_nobody_gets_in_and_hears_why(mesh: Mesh) -> None:
+    mesh.authorizer.away.set()
+    try:
+        refused = mesh.ask(EXTERNAL, headers=bearer(KEY))
+    finally:
+        mesh.authorizer.away.clear()
+    assert (refused.status_code, refused.json()["error"]["type"]) == (503, "authentication_unavailable")
+    assert mesh.ask(EXTERNAL, headers=bearer(KEY)).status_code == 200
 
 
 # The stream relay

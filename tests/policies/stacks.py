@@ -26,7 +26,7 @@ def stack(name: str, raw: Any, objects: Sequence[dict[str, Any]] = (), **more: A
     return Stack(name=name, resources=found, settings=chosen, spec=spec, **more)
 
 
-def breaches(of: Stack, *, told: bool = False) -> dict[str, list[Finding]]:
-    """What each rule finds, by name. `told`: also rules that refuse nothing yet."""
-    found = {rule.name: findings(rule, of) for rule in RULES if told or not rule.awaits}
+def breaches(of: Stack) -> dict[str, list[Finding]]:
+    """What each rule finds, by name."""
+    found = {rule.name: findings(rule, of) for rule in RULES}
     return {name: each for name, each in found.items() if each}

@@ -147,9 +147,3 @@ def test_wrong_settings_are_told_and_judge_as_production() -> None:
 
 def test_the_files_of_the_clone_are_right() -> None:
     assert pack.ground(AMERICAS, TODAY).problems == []
-
-
-def test_a_rule_awaits_only_what_no_fleet_can_satisfy() -> None:
-    # Once the program declares it, the rule has to refuse.
-    found = stacks.breaches(stacks.stack(AMERICAS, changes.read(AMERICAS)), told=True)
-    assert found.keys() == {rule.name for rule in RULES if rule.awaits}

@@ -41,21 +41,23 @@ def _everywhere(*selected: Object) -> Object:
 
 def _found(rule: str, *objects: Object, **settings: Any) -> list[str]:
     held = environments.settings(AMERICAS, environments.read()).model_copy(update=settings)
-    return [each.text for each in breaches(stack(AMERICAS, changes.read(AMERICAS), objects, settings=held), told=True).get(rule, [])]
+    return [each.text for each in breaches(stack(AMERICAS, changes.read(AMERICAS), objects, settings=held)).get(rule, [])]
 
 
 def _deny(**spec: Any) -> Object:
     whole = {"podSelector": {}, "policyTypes": ["Ingress", "Egress"], **spec}
-    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": changes.metadata("deny"), "spec": whole}
+    return {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": changes.metadata("deny", namespace="lab"), "spec": whole}
 
 
 def test_a_serving_namespace_is_denied_by_a_policy_that_reaches_every_member() -> None:
-    assert _found("namespace-default-deny", _deny(), _everywhere(_deny())) == []
-    assert _found("namespace-default-deny", _deny())
+    """Of pods that serve beside the fleet; the fleet's own namespace is denied by what it declares."""
+    (serving,) = next(each.objects for each in BAD if each.rule == "namespace-default-deny")
+    assert _found("namespace-default-deny", serving, _deny(), _everywhere(_deny())) == []
+    assert _found("namespace-default-deny", serving, _deny())
     only_in = _deny(policyTypes=["Ingress"])
-    assert _found("namespace-default-deny", only_in, _everywhere(only_in))
+    assert _found("namespace-default-deny", serving, only_in, _everywhere(only_in))
     open_door = _deny(egress=[{}])
-    assert _found("namespace-default-deny", open_door, _everywhere(open_door))
+    assert _found("namespace-default-deny", serving, open_door, _everywhere(open_door))
 
 
 def _istio(kind: str, spec: Object) -> Object:
@@ -63,14 +65,23 @@ def _istio(kind: str, spec: Object) -> Object:
     return {"apiVersion": "security.istio.io/v1", "kind": kind, "metadata": where, "spec": {"selector": {"matchLabels": {"istio": "front-door"}}, **spec}}
 
 
-def test_front_doors_demand_an_identity() -> None:
+def test_front_doors_demand_an_identity_also_by_objects_beside_the_fleet() -> None:
+    def found(*objects: Object) -> list[str]:
+        spec = changes.read(AMERICAS)
+        del spec["frontDoors"]
+        return [each.text for each in breaches(stack(AMERICAS, spec, objects)).get("front-door-authentication", [])]
+
     asks = _istio("AuthorizationPolicy", {"action": "CUSTOM", "provider": {"name": "keys"}, "rules": [{}]})
     tokens = _istio("RequestAuthentication", {"jwtRules": [{"issuer": "https://login.example.com"}]})
     denies = _istio("AuthorizationPolicy", {"action": "DENY", "rules": [{"from": [{"source": {"notRequestPrincipals": ["*"]}}]}]})
-    assert _found("front-door-authentication", asks, _everywhere(asks)) == []
-    assert _found("front-door-authentication", tokens, denies, _everywhere(tokens, denies)) == []
-    assert _found("front-door-authentication", denies, _everywhere(denies))
-    [told] = _found("front-door-authentication", tokens, _everywhere(tokens))
+    assert found(asks, _everywhere(asks)) == []
+    assert found(tokens, denies, _everywhere(tokens, denies)) == []
+    assert found(denies, _everywhere(denies))
+    # Only some are asked.
+    for part in ({"to": [{"operation": {"ports": ["8443"]}}]}, {"when": [{"key": "request.headers[x-test]", "values": ["1"]}]}):
+        some = _istio("AuthorizationPolicy", {"action": "DENY", "rules": [{**denies["spec"]["rules"][0], **part}]})
+        assert found(tokens, some, _everywhere(tokens, some)), part
+    [told] = found(tokens, _everywhere(tokens))
     assert "a RequestAuthentication alone lets requests without a token pass" in told
 
 

@@ -261,9 +261,9 @@ def test_every_endpoint_that_does_not_answer_is_named_before_the_load(server: st
     def at(cluster: str, url: str) -> Endpoint:
         return Endpoint(kind=REGIONAL_GATEWAY, cluster=cluster, region=cluster, url=url)
 
-    check_answers("tiny-chat", [at("us-east", server)])
+    check_answers("tiny-chat", [at("us-east", server)], "")
     with pytest.raises(FleetError) as refused:
-        check_answers("tiny-chat", [at("us-east", server), at("us-west", f"{server}/full"), at("eu-west", "http://127.0.0.1:9")])
+        check_answers("tiny-chat", [at("us-east", server), at("us-west", f"{server}/full"), at("eu-west", "http://127.0.0.1:9")], "")
     lines = str(refused.value).splitlines()
     assert len(lines) == 2
     assert lines[0].startswith("regional gateway us-west does not answer for tiny-chat: ")
@@ -292,16 +292,17 @@ class TestArguments:
 class TestEnvironment:
     def test_a_proxy_is_not_used_for_loopback_and_stays_for_the_rest(self) -> None:
         outside = {"HTTP_PROXY": "http://proxy:3128", "no_proxy": "corp.example, 127.0.0.1"}
-        given = engine.environment("org/model", outside)
+        given = engine.environment("org/model", "", outside)
         assert given["HTTP_PROXY"] == "http://proxy:3128"
         assert given["no_proxy"] == given["NO_PROXY"] == "corp.example,127.0.0.1,localhost,::1"
 
-    def test_a_key_of_another_service_is_not_sent_to_our_gateways(self) -> None:
-        assert "OPENAI_API_KEY" not in engine.environment("org/model", {"OPENAI_API_KEY": "secret"})
+    def test_a_key_of_another_service_is_not_sent_to_our_gateways_and_the_one_that_they_want_is(self) -> None:
+        assert "OPENAI_API_KEY" not in engine.environment("org/model", "", {"OPENAI_API_KEY": "secret"})
+        assert engine.environment("org/model", "ours", {"OPENAI_API_KEY": "secret"})["OPENAI_API_KEY"] == "ours"
 
     def test_with_the_tokenizer_at_hand_nothing_is_fetched(self, tmp_path: Path) -> None:
-        assert engine.environment(str(tmp_path), {})["HF_HUB_OFFLINE"] == "1"
-        assert "HF_HUB_OFFLINE" not in engine.environment("org/model", {})
+        assert engine.environment(str(tmp_path), "", {})["HF_HUB_OFFLINE"] == "1"
+        assert "HF_HUB_OFFLINE" not in engine.environment("org/model", "", {})
 
 
 def use(python: str, monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
@@ -328,7 +329,7 @@ ANSWERS = """
 
 
 def run(plans: list[list[str]], say: Callable[[str], None] = lambda text: None) -> list[engine.Told]:
-    return list(engine.run(plans, [f"endpoint {place}" for place in range(len(plans))], "org/model", say))
+    return list(engine.run(plans, [f"endpoint {place}" for place in range(len(plans))], "org/model", "", say))
 
 
 class TestEngine:
@@ -545,7 +546,7 @@ class TestEnd:
         (store / "tokenizer.json").write_text("{}")
         monkeypatch.setattr(paths, "STATE", tmp_path)
         monkeypatch.setattr(ground, "HostCluster", Running)
-        monkeypatch.setattr(ground, "check_answers", lambda model, asked: None)
+        monkeypatch.setattr(ground, "check_answers", lambda model, asked, token: None)
         self.backend = tmp_path / "pulumi" / ".pulumi" / "stacks"
         self.backend.mkdir(parents=True)
         monkeypatch.setattr(cli, "deployed", lambda stack: {name: OutputValue(value, False) for name, value in OUTPUTS.items()})

@@ -309,6 +309,7 @@ def test_the_type_tokens_are_a_public_interface(local: tuple[engine.Engine, dict
         "fleet:serving:Runtimes",
         "fleet:serving:ModelStore",
         "fleet:serving:Model",
+        "fleet:network_policies:NetworkPolicies",
         "fleet:mesh:Gateways",
         "fleet:mesh:Mesh",
         "fleet:mesh:Routes",

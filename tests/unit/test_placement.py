@@ -98,6 +98,9 @@ def test_what_members_share_reaches_them_even_if_they_are_away() -> None:
         "DestinationRule",
         "VirtualService",
         "EnvoyFilter",
+        "RequestAuthentication",
+        "AuthorizationPolicy",
+        "NetworkPolicy",
     }
 
 

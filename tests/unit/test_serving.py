@@ -44,6 +44,7 @@ def test_the_service_of_a_model_as_a_whole(local: FleetSpec) -> None:
                 "app.kubernetes.io/component": "serving",
                 "inference-fleet.dev/model": "llama-3-70b",
                 "networking.kserve.io/visibility": "cluster-local",
+                "inference-fleet.dev/fetches": "true",
             },
             "annotations": {
                 "serving.kserve.io/deploymentMode": "Standard",

@@ -37,6 +37,8 @@ type Plan struct {
 	// A request that its door did not begin to answer goes to the next target at once.
 	SwitchDoors bool   `json:"switchDoors"`
 	Label       string `json:"label"`
+	// What front doors ask for; sent as `Authorization: Bearer`.
+	Token string `json:"token"`
 
 	doors []door
 }
@@ -117,6 +119,9 @@ func (p *Plan) check() []string {
 	must(p.Model != "", "model", "be a name", p.Model)
 	must(p.MaxTokens > 0, "maxTokens", "be 1 or more", p.MaxTokens)
 	must(p.Prompt != "", "prompt", "not be empty", p.Prompt)
+	if strings.ContainsAny(p.Token, " \r\n") {
+		wrong = append(wrong, "token: must have neither blanks nor line ends")
+	}
 	must(p.TimeoutSeconds > 0 && p.TimeoutSeconds <= 1e6, "timeoutSeconds", "be above 0", p.TimeoutSeconds)
 	return wrong
 }
@@ -149,8 +154,12 @@ func (p *Plan) addDoor(target Target, pools map[string]*pool) error {
 	if pools[address] == nil {
 		pools[address] = &pool{address: address}
 	}
-	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet-load\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
-		at.RequestURI(), at.Host, len(payload))
+	authorization := ""
+	if p.Token != "" {
+		authorization = "Authorization: Bearer " + p.Token + "\r\n"
+	}
+	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet-load\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+		at.RequestURI(), at.Host, authorization, len(payload))
 	p.doors = append(p.doors, door{name: target.Door, pool: pools[address], message: append([]byte(head), payload...)})
 	return nil
 }

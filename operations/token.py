@@ -1,0 +1,37 @@
+"""The token with which a command calls the front doors of a fleet that asks who calls."""
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from operations.errors import FleetError
+
+
+def add_option(command: argparse.ArgumentParser) -> None:
+    # A file: arguments and the environment of a process are seen by others.
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token or API key that front doors ask for, one line")
+
+
+def read(file: Path | None) -> str:
+    """The token in `file`, empty where none is named. Raises FleetError, which never shows what is in the file."""
+    if file is None:
+        return ""
+    try:
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise FleetError(f"--token-file: cannot be read: {error}") from None
+    if not token or not token.isascii() or not token.isprintable() or " " in token:
+        raise FleetError(f"--token-file: must hold one token in one line, without blanks: `{file}`")
+    return token
+
+
+def require(outputs: Mapping[str, Any], token: str) -> None:
+    """Raises FleetError where the front doors of the stack ask for a token and none is at hand."""
+    asked = outputs["endpoints"].get("authentication", {}).get("kind", "none")
+    if asked != "none" and not token:
+        raise FleetError(f"the front doors of this stack ask who calls (`frontDoors.authentication`, kind `{asked}`)", hint="--token-file FILE")
+
+
+def headers(token: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {token}"} if token else {}
