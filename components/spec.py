@@ -130,7 +130,7 @@ def parse(spec: type[_S], raw: Any, rules: Callable[[_S], Iterable[Problem]], li
         try:
             parsed = _validate(spec, rest)
         except ValidationError as error:
-            details = error.errors(include_url=False)
+            details = _of_their_own(error.errors(include_url=False))
             if not problems:
                 problems = [_problem(spec, detail, raw) for detail in details]
             pruned = _without_bad_parts(rest, details, list_fields)
@@ -145,6 +145,12 @@ def parse(spec: type[_S], raw: Any, rules: Callable[[_S], Iterable[Problem]], li
                 raise SpecError(problems)
             return parsed
     raise SpecError(problems)
+
+
+def _of_their_own(details: Sequence[ErrorDetails]) -> list[ErrorDetails]:
+    """Without lists that are too short only because an entry has an error."""
+    inside = {detail["loc"][:depth] for detail in details for depth, part in enumerate(detail["loc"]) if isinstance(part, int)}
+    return [each for each in details if not (each["type"] == "too_short" and each["loc"] in inside)]
 
 
 def _validate(spec: type[_S], raw: Any) -> _S:
@@ -242,6 +248,7 @@ _RULES = {
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
     "string_type": "must be text",
+    "string_too_short": "must have at least {min_length} character(s)",
     "bool_type": "must be true or false",
     "tuple_type": "must be a list",
     "list_type": "must be a list",

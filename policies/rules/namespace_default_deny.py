@@ -9,7 +9,7 @@ empty podSelector and both policyTypes there and let it go to every member; allo
 
 from collections.abc import Iterator
 
-from policies.declared import Placed, Stack, at, items
+from policies.declared import Placed, Resource, Stack, at, items
 from policies.karmada import goes_everywhere
 from policies.pods import pods
 from policies.rule import Finding
@@ -23,9 +23,12 @@ def _denies(each: Placed) -> bool:
 
 def check(stack: Stack) -> Iterator[Finding]:
     denied = {each.namespace for each in stack.of_kind("NetworkPolicy") if _denies(each) and goes_everywhere(stack, each)}
-    serving = dict.fromkeys(pod.owner.namespace or "default" for pod in pods(stack) if pod.serves)
-    for namespace in serving:
+    serving: dict[str, Resource | None] = {}
+    for pod in pods(stack):
+        if pod.serves:
+            serving.setdefault(pod.owner.namespace or "default", pod.owner.resource)
+    for namespace, serves in serving.items():
         if namespace not in denied:
             declared = next((each for each in stack.of_kind("Namespace") if at(each.body, "metadata", "name") == namespace), None)
             says = f"namespace `{namespace}` serves models, and no NetworkPolicy that denies by default goes to every member"
-            yield Finding(says=says, made_by=declared.resource if declared else None, about=namespace)
+            yield Finding(says=says, made_by=declared.resource if declared else serves, about=namespace)

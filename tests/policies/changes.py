@@ -346,7 +346,7 @@ BAD: tuple[Change, ...] = (
     Change(
         rule="namespace-default-deny",
         told="namespace `lab` serves models, and no NetworkPolicy that denies by default goes to every member",
-        about="lab",
+        about="second",
         objects=[{**deployment("second", **_VLLM), "metadata": metadata("second", namespace="lab")}],
     ),
     Change(rule="failover-partner", told="runs in one region only, got: `us-east-1`", about="llama-3-8b-isvc", edit=_one_region),

@@ -115,6 +115,14 @@ CASES = {
     "zero weight": Case(put(*PLACED, 0, "weight", value=0), "models[0].placement.clusters[0].weight", "must be at least 1", 0),
     "mapping for a list": Case(put("clusters", value={}), "clusters", "must be a list", {}),
     "text for a mapping": Case(put("hub", value="local"), "hub", "must be a mapping of fields", "local"),
+    "an empty name of a provider": Case(
+        put("frontDoors", value={"authentication": {"kind": "external", "provider": ""}}),
+        "frontDoors.authentication.provider",
+        "must have at least 1 character(s)",
+        "",
+    ),
+    # Not also that the list is too short.
+    "the only entry of a list that needs one": Case(put("clusters", value=[{**fleets.cluster("east"), "region": 5}]), "clusters[0].region", "must be text", 5),
     "no clusters": Case(put("clusters", value=[]), "clusters", "must have at least 1 entries", []),
     "unknown driver": Case(put("clusters", 0, "driver", "kind", value="eks"), "clusters[0].driver.kind", "must be one of `local`, `existing`", "eks"),
     "driver without kind": Case(drop("clusters", 0, "driver", "kind"), "clusters[0].driver", "needs a field `kind`"),
