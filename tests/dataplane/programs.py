@@ -3,10 +3,12 @@
 import contextlib
 import ctypes
 import json
+import os
 import re
 import signal
 import socket
 import socketserver
+import ssl
 import subprocess
 import threading
 from collections.abc import Callable, Generator, Iterator
@@ -66,9 +68,10 @@ def relay(folder: Path, upstream: str, *flags: str) -> contextlib.AbstractContex
     return serving("fleet-relay", folder, "--upstream", f"http://{upstream}", *flags)
 
 
-def run_load(plan: object) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def run_load(plan: object, **environment: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     """The results, in the order of their numbers, and the summary."""
-    done = subprocess.run([str(tools.acquire("fleet-load"))], input=json.dumps(plan), capture_output=True, text=True, timeout=120, check=False)
+    command = [str(tools.acquire("fleet-load"))]
+    done = subprocess.run(command, input=json.dumps(plan), env={**os.environ, **environment}, capture_output=True, text=True, timeout=120, check=False)
     assert done.returncode == 0, done.stderr
     begin, *results, summary = (json.loads(line) for line in done.stdout.splitlines())
     assert set(begin) == {"begin"}
@@ -82,7 +85,7 @@ Play = Callable[[socket.socket, bytes], bool | None]
 class Server:
     """Answers each request as `play` does; counts connections and requests."""
 
-    def __init__(self, play: Play) -> None:
+    def __init__(self, play: Play, secured: ssl.SSLContext | None = None) -> None:
         self.play = play
         self.connections = 0
         self.requests: list[bytes] = []
@@ -93,6 +96,8 @@ class Server:
             def handle(self) -> None:
                 outer.connections += 1
                 with contextlib.suppress(OSError):
+                    if secured:
+                        self.request = secured.wrap_socket(self.request, server_side=True)
                     while (request := read_request(self.request)) and outer.answer(self.request, request):
                         pass
 

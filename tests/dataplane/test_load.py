@@ -3,13 +3,16 @@
 import json
 import signal
 import socket
+import ssl
 import subprocess
 import threading
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from local import pki
 from tests.conftest import free_port
 from tests.dataplane.programs import DONE, LAST_CHUNK, MODEL, STREAM_HEAD, Play, Server, answer, break_off, chunk, run_load, said, stand_in
 from toolchain import tools
@@ -115,6 +118,28 @@ def test_a_token_goes_with_every_request_of_its_plan_alone() -> None:
     told = [b"\r\nAuthorization: Bearer ours\r\n" in request for request in server.requests]
     assert sorted(told) == [False, True, True]
     assert b"Authorization" not in next(each for each in server.requests if b'"none"' in each)
+
+
+@dataclass(frozen=True)
+class Folder:
+    dir: Path
+
+
+def test_front_doors_with_tls_are_asked_by_it_and_only_those_with_a_good_certificate(tmp_path: Path) -> None:
+    made = pki.serving_certificate(Folder(tmp_path), "door", [])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(made.cert, made.key)
+    with Server(sends(OK), context) as server:
+        asked = plan(server.address, requests=3, rate=4.0)
+        asked["targets"][0]["url"] = asked["targets"][0]["url"].replace("http://", "https://")
+        results, _ = run_load(asked, SSL_CERT_FILE=str(pki.authority(Folder(tmp_path))))
+        assert [each["outcome"] for each in results] == ["ok"] * 3
+        # One after another on the connection that is open.
+        assert server.connections == 1
+        strangers, _ = run_load(asked)
+    assert {each["outcome"] for each in strangers} == {"refused"}
+    assert "certificate" in strangers[0]["error"]
+    assert len(server.requests) == 3
 
 
 def test_requests_are_sent_when_they_are_due_though_none_was_answered() -> None:
@@ -253,11 +278,11 @@ def test_thousands_of_requests_to_a_stand_in_all_end_well(tmp_path: Path) -> Non
             ],
         ),
         (
-            json.dumps([plan("a"), plan("a:1") | {"targets": [{"door": "", "url": "http://a/v1/completions"}, {"door": "b", "url": "https://a"}]}]),
+            json.dumps([plan("a"), plan("a:1") | {"targets": [{"door": "", "url": "http://a/v1/completions"}, {"door": "b", "url": "ftp://a"}]}]),
             [
                 "[1].label: must be another than the other plans', got: `main`",
                 "[1].targets[0].door: must be a name, got: ``",
-                "[1].targets[1].url: must be http://HOST:PORT/PATH, got: `https://a`",
+                "[1].targets[1].url: must be http://HOST:PORT/PATH or https://…, got: `ftp://a`",
             ],
         ),
         (

@@ -2,7 +2,10 @@ package load
 
 import (
 	"bufio"
+	"crypto/tls"
+	"errors"
 	"net"
+	"os"
 	"sync"
 	"syscall"
 	"time"
@@ -11,12 +14,16 @@ import (
 // pool has the idle connections to one address. A net/http client would spend several times the computing time on each request.
 type pool struct {
 	address string
+	// None for HTTP without TLS.
+	secured *tls.Config
 	lock    sync.Mutex
 	idle    []*connection
 }
 
 type connection struct {
 	net.Conn
+	// Below TLS, where there is any.
+	socket net.Conn
 	reader *bufio.Reader
 }
 
@@ -42,7 +49,17 @@ func (p *pool) take(deadline time.Time) (*connection, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &connection{Conn: opened, reader: bufio.NewReaderSize(opened, 4096)}, nil
+	made := &connection{Conn: opened, socket: opened}
+	if p.secured != nil {
+		secured := tls.Client(opened, p.secured)
+		if err := errors.Join(opened.SetDeadline(deadline), secured.Handshake()); err != nil {
+			_ = opened.Close()
+			return nil, err
+		}
+		made.Conn = secured
+	}
+	made.reader = bufio.NewReaderSize(made.Conn, 4096)
+	return made, nil
 }
 
 func (p *pool) keep(idle *connection) {
@@ -57,16 +74,25 @@ func (c *connection) open() bool {
 	if c.reader.Buffered() > 0 || c.SetDeadline(time.Time{}) != nil {
 		return false
 	}
-	raw, err := c.Conn.(syscall.Conn).SyscallConn()
+	raw, err := c.socket.(syscall.Conn).SyscallConn()
 	if err != nil {
 		return false
 	}
-	waiting := false
+	quiet, ended := false, false
 	err = raw.Read(func(descriptor uintptr) bool {
 		var one [1]byte
-		_, failed := syscall.Read(int(descriptor), one[:])
-		waiting = failed == syscall.EAGAIN || failed == syscall.EWOULDBLOCK
+		count, _, failed := syscall.Recvfrom(int(descriptor), one[:], syscall.MSG_PEEK)
+		quiet = failed == syscall.EAGAIN || failed == syscall.EWOULDBLOCK
+		ended = !quiet && count <= 0
 		return true
 	})
-	return err == nil && waiting
+	if err != nil || ended || quiet || c.Conn == c.socket {
+		return err == nil && quiet
+	}
+	// What waits may be no more than a session ticket.
+	if c.SetReadDeadline(time.Now().Add(time.Millisecond)) != nil {
+		return false
+	}
+	_, err = c.reader.Peek(1)
+	return errors.Is(err, os.ErrDeadlineExceeded)
 }

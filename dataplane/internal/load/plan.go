@@ -3,6 +3,8 @@ package load
 
 import (
 	"bytes"
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -128,8 +130,8 @@ func (p *Plan) check() []string {
 
 func (p *Plan) addDoor(target Target, pools map[string]*pool) error {
 	at, err := url.Parse(target.URL)
-	if err != nil || at.Scheme != "http" || at.Host == "" {
-		return fmt.Errorf("url: must be http://HOST:PORT/PATH, got: `%s`", target.URL)
+	if err != nil || (at.Scheme != "http" && at.Scheme != "https") || at.Host == "" {
+		return fmt.Errorf("url: must be http://HOST:PORT/PATH or https://…, got: `%s`", target.URL)
 	}
 	body := map[string]any{"model": p.Model, "max_tokens": p.MaxTokens, "stream": p.Stream}
 	switch {
@@ -147,12 +149,24 @@ func (p *Plan) addDoor(target Target, pools map[string]*pool) error {
 	if err != nil {
 		return err
 	}
+	port := "80"
+	var secured *tls.Config
+	if at.Scheme == "https" {
+		port = "443"
+		// Read now: it takes longer than a request.
+		roots, err := x509.SystemCertPool()
+		if err != nil {
+			return fmt.Errorf("url: certificates of this machine's authorities cannot be read: %w", err)
+		}
+		secured = &tls.Config{ServerName: at.Hostname(), RootCAs: roots, MinVersion: tls.VersionTLS12}
+	}
 	address := at.Host
 	if at.Port() == "" {
-		address = net.JoinHostPort(at.Hostname(), "80")
+		address = net.JoinHostPort(at.Hostname(), port)
 	}
-	if pools[address] == nil {
-		pools[address] = &pool{address: address}
+	origin := at.Scheme + "://" + address
+	if pools[origin] == nil {
+		pools[origin] = &pool{address: address, secured: secured}
 	}
 	authorization := ""
 	if p.Token != "" {
@@ -160,6 +174,6 @@ func (p *Plan) addDoor(target Target, pools map[string]*pool) error {
 	}
 	head := fmt.Sprintf("POST %s HTTP/1.1\r\nHost: %s\r\nUser-Agent: fleet-load\r\n%sContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
 		at.RequestURI(), at.Host, authorization, len(payload))
-	p.doors = append(p.doors, door{name: target.Door, pool: pools[address], message: append([]byte(head), payload...)})
+	p.doors = append(p.doors, door{name: target.Door, pool: pools[origin], message: append([]byte(head), payload...)})
 	return nil
 }
