@@ -6,7 +6,7 @@ looked at the hub alone would miss what an override puts in.
 
 import copy
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
@@ -31,10 +31,13 @@ class _Unknown:
 
 UNKNOWN: Any = _Unknown()
 
-# Override policies of Karmada; the second may also change objects of other namespaces.
-_OVERRIDES = ("OverridePolicy", "ClusterOverridePolicy")
+# Override policies of Karmada, in the order in which it applies them; the first may change objects of any namespace.
+_OVERRIDES = ("ClusterOverridePolicy", "OverridePolicy")
 # Overriders that change nothing that a rule judges.
 _HARMLESS = ("annotationsOverrider", "labelsOverrider")
+_OPERATORS = ("add", "remove", "replace")
+# With these changed an object is another one.
+_IDENTITY = ("/apiVersion", "/kind", "/metadata", "/metadata/name", "/metadata/namespace")
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -108,79 +111,124 @@ class Stack:
         """The same, each also as the clusters get it where an override policy changes it."""
         for each in self.of_kind(*kinds):
             yield each
-            yield from self._changed(each)
+            yield from self.changed(each)
 
     def in_cluster(self, target: Placed, cluster: str) -> Placed:
         """`target` as `cluster` gets it."""
-        return next((each for each in self._changed(target) if each.cluster == cluster), target)
+        return next((each for each in self.changed(target) if each.cluster == cluster), replace(target, cluster=cluster))
 
-    def _changed(self, target: Placed) -> list[Placed]:
+    def changed(self, target: Placed) -> list[Placed]:
+        """`target` as those clusters get it where an override policy changes it."""
         key = f"{target.resource.urn or target.resource.name}\0{target}"
         if key not in self._variants:
             self._variants[key] = list(self._variants_of(target))
         return self._variants[key]
 
     def _variants_of(self, target: Placed) -> Iterator[Placed]:
-        rules = [rule for policy in self._overrides if _selects(policy, target) for rule in items(at(policy.body, "spec", "overrideRules"))]
-        clusters = dict.fromkeys(name for rule in rules for name in clusters_of(rule))
-        for cluster in clusters:
+        rules = [(self.reached(rule.get("targetCluster")), rule) for policy in self._overrides if closeness(policy, target) for rule in _rules(policy)]
+        changing = [(clusters, mappings(at(rule, "overriders", "plaintext"))) for clusters, rule in rules]
+        for cluster in dict.fromkeys(name for clusters, changes in changing if changes for name in clusters):
             body = copy.deepcopy(target.body)
-            for rule in rules:
-                if cluster in clusters_of(rule):
-                    for each in items(at(rule, "overriders", "plaintext")):
-                        _apply(body, mapping(each))
+            for clusters, changes in changing:
+                if cluster in clusters:
+                    for each in changes:
+                        _apply(body, each)
             yield Placed(resource=target.resource, body=body, cluster=cluster)
+
+    def reached(self, affinity: Any) -> list[str]:
+        """The members that a ClusterAffinity of Karmada means; all where it is empty. By what the stack file says of them."""
+        names, excluded = items(at(affinity, "clusterNames")), items(at(affinity, "exclude"))
+        if self.spec is None:
+            return [each for each in names if isinstance(each, str)]
+        return [
+            each.name
+            for each in self.spec.clusters
+            if (not names or each.name in names)
+            and each.name not in excluded
+            and matches(at(affinity, "labelSelector"), each.labels)
+            and matches(at(affinity, "fieldSelector"), {"provider": each.provider, "region": each.region, "zone": each.zone})
+        ]
 
     @cached_property
     def _overrides(self) -> list[Placed]:
-        return self.of_kind(*_OVERRIDES)
+        return sorted(self.of_kind(*_OVERRIDES), key=lambda each: (_OVERRIDES.index(each.kind), each.name))
 
     @cached_property
     def opaque_overrides(self) -> list[tuple[Placed, str]]:
         """Override policies that cannot be followed here, each with what is in the way."""
-        return [(policy, why) for policy in self._overrides for rule in items(at(policy.body, "spec", "overrideRules")) for why in _opaque(mapping(rule))]
+        return [(policy, why) for policy in self._overrides for rule in _rules(policy) for why in _opaque(rule)]
 
 
-def clusters_of(rule: Any) -> list[str]:
-    """The clusters that a rule of an override policy names."""
-    return [each for each in items(at(rule, "targetCluster", "clusterNames")) if isinstance(each, str)]
+def _rules(policy: Placed) -> list[Object]:
+    """Rules of an override policy, also in the older form that has one of them without a list."""
+    spec = mapping(policy.body.get("spec"))
+    return mappings(spec.get("overrideRules")) or [spec]
 
 
 def _opaque(rule: Mapping[str, Any]) -> Iterator[str]:
     overriders = mapping(rule.get("overriders"))
-    told = [key for key in overriders if key not in ("plaintext", *_HARMLESS)]
-    yield from (f"`{key}`" for key in told)
-    plain = items(overriders.get("plaintext"))
-    yield from (f"`plaintext` with the operator `{each['operator']}`" for each in map(mapping, plain) if each.get("operator") not in ("replace", "add"))
-    if (plain or told) and not clusters_of(rule):
-        yield "clusters that are not named by `targetCluster.clusterNames`"
+    yield from (f"`{key}`" for key, told in overriders.items() if told and key not in ("plaintext", *_HARMLESS))
+    for each in mappings(overriders.get("plaintext")):
+        operator, path = each.get("operator"), text(each.get("path"))
+        if operator not in _OPERATORS:
+            yield f"`plaintext` with the operator `{operator}`"
+        if not path.startswith("/") or path in _IDENTITY:
+            yield f"`plaintext` with the path `{path}`"
 
 
-def _selects(policy: Placed, target: Placed) -> bool:
-    labels = mapping(at(target.body, "metadata", "labels"))
-    for each in map(mapping, items(at(policy.body, "spec", "resourceSelectors"))):
-        if (each.get("apiVersion"), each.get("kind")) != (target.body.get("apiVersion"), target.kind):
-            continue
-        namespace = policy.namespace if policy.kind == "OverridePolicy" else each.get("namespace")
-        if namespace and namespace != target.namespace:
-            continue
-        if each.get("name"):
-            if each["name"] == target.name:
-                return True
-            continue
-        if mapping(at(each, "labelSelector", "matchLabels")).items() <= labels.items():
-            return True
-    return False
+def closeness(policy: Placed, target: Placed) -> int:
+    """How closely a policy of Karmada selects an object, as Karmada ranks it: 3 by name, 2 by labels, 1 by kind, 0 not at all."""
+    selectors = at(policy.body, "spec", "resourceSelectors")
+    own = policy.namespace if not policy.kind.startswith("Cluster") else ""
+    if not selectors:
+        # An override policy that selects nothing is for everything.
+        return int(policy.kind in _OVERRIDES and own in ("", target.namespace))
+    return max((_closeness(each, own or text(each.get("namespace")), target) for each in mappings(selectors)), default=0)
+
+
+def _closeness(selector: Object, namespace: str, target: Placed) -> int:
+    if (selector.get("apiVersion"), selector.get("kind")) != (target.body.get("apiVersion"), target.kind) or namespace not in ("", target.namespace):
+        return 0
+    if selector.get("name"):
+        return 3 if selector["name"] == target.name else 0
+    if not selector.get("labelSelector"):
+        return 1
+    return 2 if matches(selector["labelSelector"], mapping(at(target.body, "metadata", "labels"))) else 0
+
+
+def matches(selector: Any, labels: Mapping[str, Any]) -> bool:
+    """Whether a selector of Kubernetes takes what has these labels; an empty one takes all."""
+    demanded = [{"key": key, "operator": "In", "values": [value]} for key, value in mapping(at(selector, "matchLabels")).items()]
+    return all(_demand(each, labels) for each in [*demanded, *mappings(at(selector, "matchExpressions"))])
+
+
+def _demand(demand: Mapping[str, Any], labels: Mapping[str, Any]) -> bool:
+    held, operator = labels.get(text(demand.get("key"))), demand.get("operator")
+    if operator in ("In", "NotIn"):
+        return (held is not None and held in items(demand.get("values"))) == (operator == "In")
+    return (held is not None) == (operator == "Exists")
 
 
 def _apply(body: Object, change: Mapping[str, Any]) -> None:
-    """A plaintext override. One whose pointer leads nowhere is left out: Karmada fails that copy."""
+    """A plaintext override, which is a JSON patch. One whose pointer leads nowhere is left out: Karmada fails that copy."""
     *way, last = [part.replace("~1", "/").replace("~0", "~") for part in text(change.get("path")).removeprefix("/").split("/")]
+    operator, value = change.get("operator"), copy.deepcopy(change.get("value"))
     holder: Any = body
     try:
         for part in way:
             holder = holder[int(part)] if isinstance(holder, list) else holder[part]
-        holder[int(last) if isinstance(holder, list) else last] = copy.deepcopy(change.get("value"))
+        if isinstance(holder, list):
+            entries = cast(list[Any], holder)
+            place = len(entries) if last == "-" else int(last)
+            if operator == "add":
+                entries.insert(place, value)
+            else:
+                entries[place : place + 1] = [value] * (operator == "replace" and place < len(entries))
+        elif operator == "remove":
+            del holder[last]
+        else:
+            # Karmada refuses to replace a field that is not there. Judged as if it took it: no harm, and no doubt.
+            holder[last] = value
     except (KeyError, IndexError, TypeError, ValueError):
         return
 
@@ -216,3 +264,8 @@ def mapping(value: Any) -> Object:
 def mappings(value: Any) -> list[Object]:
     """The mappings of a list."""
     return [mapping(each) for each in items(value) if isinstance(each, dict)]
+
+
+def number(value: Any, otherwise: float = 0) -> float:
+    """A number, `otherwise` for anything else."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise

@@ -1,32 +1,32 @@
 """Karmada's propagation as rules see it: which objects go to which clusters."""
 
-from policies.declared import Object, Placed, Stack, at, items, mapping, mappings, text
+from policies.declared import Placed, Stack, at, closeness, mappings, number
 
 _POLICIES = ("PropagationPolicy", "ClusterPropagationPolicy")
 
 
-def policies_of(stack: Stack, target: Placed) -> list[Placed]:
-    """The propagation policies that select `target`."""
-    return [
-        each for each in stack.of_kind(*_POLICIES) if any(_selects(each, selector, target) for selector in mappings(at(each.body, "spec", "resourceSelectors")))
-    ]
-
-
-def _selects(policy: Placed, selector: Object, target: Placed) -> bool:
-    if (selector.get("apiVersion"), selector.get("kind")) != (target.body.get("apiVersion"), target.kind):
-        return False
-    namespace = policy.namespace if policy.kind == "PropagationPolicy" else selector.get("namespace")
-    if namespace and namespace != target.namespace:
-        return False
-    if selector.get("name"):
-        return selector["name"] == target.name
-    labels = mapping(at(target.body, "metadata", "labels"))
-    return mapping(at(selector, "labelSelector", "matchLabels")).items() <= labels.items()
+def policy_of(stack: Stack, target: Placed) -> Placed | None:
+    """The propagation policy that an object follows. Of several that select it Karmada takes one: a namespace's own before a
+    cluster's, then by `priority`, then the one that selects more closely, then by name."""
+    found = [each for each in stack.of_kind(*_POLICIES) if closeness(each, target)]
+    return min(
+        found,
+        key=lambda each: (_POLICIES.index(each.kind), -number(at(each.body, "spec", "priority")), -closeness(each, target), each.name),
+        default=None,
+    )
 
 
 def clusters(stack: Stack, target: Placed) -> set[str]:
-    """The members that get `target`."""
-    return {text(name) for policy in policies_of(stack, target) for name in items(at(policy.body, "spec", "placement", "clusterAffinity", "clusterNames"))}
+    """The members that get `target`, or may get it."""
+    policy = policy_of(stack, target)
+    return affected(stack, policy) if policy else set()
+
+
+def affected(stack: Stack, policy: Placed) -> set[str]:
+    """The members to which a propagation policy may send what it selects."""
+    placement = at(policy.body, "spec", "placement")
+    affinities = mappings(at(placement, "clusterAffinities")) or [at(placement, "clusterAffinity")]
+    return {name for each in affinities for name in stack.reached(each)}
 
 
 def members(stack: Stack) -> set[str]:
@@ -34,7 +34,5 @@ def members(stack: Stack) -> set[str]:
 
 
 def goes_everywhere(stack: Stack, target: Placed) -> bool:
-    """Whether every member gets `target`. A policy without names of clusters is taken to mean all."""
-    found = policies_of(stack, target)
-    everywhere = any(not items(at(each.body, "spec", "placement", "clusterAffinity", "clusterNames")) for each in found)
-    return everywhere or (bool(found) and members(stack) <= clusters(stack, target))
+    """Whether every member gets `target`."""
+    return policy_of(stack, target) is not None and members(stack) <= clusters(stack, target)

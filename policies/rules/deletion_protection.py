@@ -7,6 +7,7 @@ Mend: set `protect: true` on the hub and on the cluster in the stack file; to de
 `pulumi state unprotect` it.
 """
 
+import re
 from collections.abc import Iterator
 
 from components.driver_commands import DRIVER
@@ -15,11 +16,14 @@ from policies.rule import Finding
 
 LOCAL = False
 # Types of Pulumi's providers that make a cluster.
-_CLUSTERS = ("aws:eks/cluster:Cluster", "eks:index:Cluster", "gcp:container/cluster:Cluster", "azure-native:containerservice:ManagedCluster")
+_CLUSTERS = re.compile(
+    r"aws:eks/cluster:Cluster|aws-native:eks:Cluster|eks:index:Cluster|gcp:container/cluster:Cluster|google-native:container/v\w+:Cluster"
+    r"|azure:containerservice/kubernetesCluster:KubernetesCluster|azure-native:containerservice(/v\w+)?:ManagedCluster"
+)
 
 
 def check(stack: Stack) -> Iterator[Finding]:
     for each in stack.resources:
         makes = each.type.startswith("command:") and text(each.props.get("create")).startswith(f"{DRIVER} cluster ")
-        if (makes or each.type in _CLUSTERS) and not each.protected:
+        if (makes or _CLUSTERS.fullmatch(each.type)) and not each.protected:
             yield Finding(says=f"`{each.name}` makes a cluster and is not protected from deletion", made_by=each)

@@ -7,7 +7,9 @@ Mend: add a cluster of another region to `placement.clusters` of the model. Wher
 
 from collections.abc import Iterator
 
-from policies.declared import Stack
+from components import labels
+from components.placement import division
+from policies.declared import Placed, Stack
 from policies.karmada import clusters
 from policies.rule import Finding
 
@@ -15,6 +17,17 @@ from policies.rule import Finding
 def check(stack: Stack) -> Iterator[Finding]:
     regions = {each.name: each.region for each in stack.spec.clusters} if stack.spec else {}
     for each in stack.of_kind("InferenceService", "LLMInferenceService"):
-        held = sorted({regions[name] for name in clusters(stack, each) if name in regions})
+        held = sorted({regions[name] for name in _holding(stack, each) if name in regions})
         if len(held) == 1:
             yield Finding(says=f"runs in one region only, got: `{held[0]}`", on=each)
+        elif regions and not held:
+            yield Finding(says="runs nowhere, no propagation policy sends it to a cluster", on=each)
+
+
+def _holding(stack: Stack, service: Placed) -> set[str]:
+    """Clusters that get the service; of a model of the stack file those where replicas run while all is well."""
+    found = clusters(stack, service)
+    model = next((each for each in stack.spec.models if each.name == service.name), None) if stack.spec else None
+    if model is None or service.namespace != labels.NAMESPACE_MODELS:
+        return found
+    return found & {name for name, replicas in division(model.placement, model.replicas).items() if replicas}

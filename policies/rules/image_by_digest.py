@@ -10,8 +10,8 @@ take it. `crane digest` and `fleet model push` print it.
 import re
 from collections.abc import Iterator
 
-from policies.declared import Stack, at, text
-from policies.pods import name_of, pods
+from policies.declared import Stack
+from policies.pods import artifacts, pods
 from policies.rule import Finding
 
 _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
@@ -19,11 +19,9 @@ _DIGEST = re.compile(r"@sha256:[0-9a-f]{64}$")
 
 def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
-        for container in pod.every:
-            image = text(container.get("image"))
+        for where, image in pod.images:
             if image and not _DIGEST.search(image):
-                yield Finding(says=f"container `{name_of(container)}`: image has no digest, got: `{image}`", on=pod.owner)
-    for each in stack.placed("InferenceService"):
-        source = text(at(each.body, "spec", "predictor", "model", "storageUri"))
+                yield Finding(says=f"{where}: image has no digest, got: `{image}`", on=pod.owner)
+    for each, source in artifacts(stack):
         if source.startswith("oci") and not _DIGEST.search(source):
             yield Finding(says=f"model artifact has no digest, got: `{source}`", on=each)

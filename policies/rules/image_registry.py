@@ -7,36 +7,35 @@ Mend: mirror the image and name the mirror, or add the registry to `allowedRegis
 policies/environments.yaml.
 """
 
+import re
 from collections.abc import Iterator
 
-from policies.declared import Stack, at, text
-from policies.pods import name_of, pods
+from policies.declared import Stack
+from policies.pods import artifacts, pods
 from policies.rule import Finding
 
 
-def registry(image: str) -> str:
-    """The image with its host, which is docker.io where none is written."""
-    head, _, rest = image.partition("/")
+def repository(image: str) -> str:
+    """The image without tag and digest, and with its host, which is docker.io where none is written."""
+    name = re.sub(r":[^/:]*$", "", image.partition("@")[0])
+    head, _, rest = name.partition("/")
     if rest and ("." in head or ":" in head or head == "localhost"):
-        return image
-    return f"docker.io/{image}" if rest else f"docker.io/library/{image}"
+        return name
+    return f"docker.io/{name}" if rest else f"docker.io/library/{name}"
 
 
 def allowed(image: str, registries: tuple[str, ...]) -> bool:
-    name = registry(image)
-    return any(name.startswith(each.rstrip("/") + "/") for each in registries)
+    return any(f"{repository(image)}/".startswith(each.rstrip("/") + "/") for each in registries)
 
 
 def check(stack: Stack) -> Iterator[Finding]:
     registries = stack.settings.allowed_registries
     told = f"not from an allowed registry ({', '.join(registries) or 'none is allowed'})"
     for pod in pods(stack):
-        for container in pod.every:
-            image = text(container.get("image"))
+        for where, image in pod.images:
             if image and not allowed(image, registries):
-                yield Finding(says=f"container `{name_of(container)}`: image is {told}, got: `{image}`", on=pod.owner)
-    for each in stack.placed("InferenceService"):
-        source = text(at(each.body, "spec", "predictor", "model", "storageUri"))
+                yield Finding(says=f"{where}: image is {told}, got: `{image}`", on=pod.owner)
+    for each, source in artifacts(stack):
         scheme, _, reference = source.partition("://")
         if scheme.startswith("oci") and not allowed(reference, registries):
             yield Finding(says=f"model artifact is {told}, got: `{source}`", on=each)

@@ -8,17 +8,18 @@ let it go to every member; or take `signed` out of the environment in policies/e
 
 from collections.abc import Iterator
 
-from policies.declared import Placed, Stack, items, mappings, text
+from policies.declared import Placed, Stack, items, mapping, mappings, text
 from policies.karmada import goes_everywhere
 from policies.rule import Finding
 
 
 def _verifies(each: Placed) -> bool:
-    group, spec = text(each.body.get("apiVersion")), each.body.get("spec") or {}
+    group, spec = text(each.body.get("apiVersion")), mapping(each.body.get("spec"))
     if each.kind in ("ImageValidatingPolicy", "ClusterPolicy"):
-        enforced = "Deny" in items(spec.get("validationActions")) or text(spec.get("validationFailureAction")).lower() == "enforce"
-        attested = spec.get("attestors") or any(rule.get("verifyImages") for rule in mappings(spec.get("rules")))
-        return ("kyverno.io/" in group) and enforced and bool(attested)
+        verified = [each for rule in mappings(spec.get("rules")) for each in mappings(rule.get("verifyImages"))]
+        actions = [spec.get("validationFailureAction"), *(each.get("failureAction") for each in verified)]
+        enforced = "Deny" in items(spec.get("validationActions")) or any(text(each).lower() == "enforce" for each in actions)
+        return "kyverno.io/" in group and enforced and bool(verified or spec.get("attestors"))
     return group.startswith("policy.sigstore.dev/") and spec.get("mode", "enforce") == "enforce" and bool(spec.get("authorities"))
 
 

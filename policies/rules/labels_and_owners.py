@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 from components import labels
 from policies.declared import Stack, at, mapping
-from policies.karmada import policies_of
+from policies.karmada import policy_of
 from policies.rule import Finding
 
 
@@ -21,6 +21,6 @@ def check(stack: Stack) -> Iterator[Finding]:
         if missing := [key for key in (labels.LABEL_PART_OF, labels.LABEL_COMPONENT) if not held.get(key)]:
             yield Finding(says=f"lacks the labels {', '.join(f'`{key}`' for key in missing)}", on=each)
     for service in stack.of_kind("InferenceService", "LLMInferenceService"):
-        policies = policies_of(stack, service)
-        if policies and not any(at(policy.body, "metadata", "labels", labels.LABEL_OWNER) for policy in policies):
+        policy = policy_of(stack, service)
+        if policy and not at(policy.body, "metadata", "labels", labels.LABEL_OWNER):
             yield Finding(says=f"nobody answers for it, its PropagationPolicy has no label `{labels.LABEL_OWNER}`", on=service)

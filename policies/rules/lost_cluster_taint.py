@@ -10,32 +10,52 @@ removed when it is; tolerate the taint for a time in every PropagationPolicy wit
 
 from collections.abc import Iterator
 
-from policies.declared import Placed, Stack, at, items, mapping, mappings
+from policies.declared import Object, Placed, Stack, at, items, mappings, text
+from policies.karmada import affected
 from policies.rule import Finding
 
 _EVICTS = "NoExecute"
+_LOST, _WELL = {"False", "Unknown"}, {"True"}
 
 
-def _on_ready(conditions: list[dict[str, object]], operator: str) -> bool:
-    return any(each.get("conditionType") == "Ready" and each.get("operator") == operator and "True" in items(each.get("statusValues")) for each in conditions)
+def _statuses(conditions: list[Object]) -> set[str]:
+    """What Ready has to be for all of the conditions to hold; nothing where they ask for more than Ready."""
+    met = _LOST | _WELL
+    for each in conditions:
+        values = {text(value) for value in items(each.get("statusValues"))}
+        met &= values if each.get("operator") == "In" else met - values
+    return met if conditions and all(each.get("conditionType") == "Ready" for each in conditions) else set()
 
 
-def _tainted(each: Placed) -> set[str]:
-    """Keys that this policy both sets and removes."""
-    spec = mapping(each.body.get("spec"))
-    sets = _on_ready(mappings(spec.get("addOnConditions")), "NotIn")
-    removes = _on_ready(mappings(spec.get("removeOnConditions")), "In")
-    return {str(taint.get("key")) for taint in mappings(spec.get("taints")) if taint.get("effect") == _EVICTS} if sets and removes else set()
+def _tainted(stack: Stack) -> Iterator[tuple[Object, set[str]]]:
+    """Taints that a policy sets on every lost cluster and takes off every other, each with the clusters that the policy is for."""
+    for each in stack.of_kind("ClusterTaintPolicy"):
+        sets, removes = (_statuses(mappings(at(each.body, "spec", field))) for field in ("addOnConditions", "removeOnConditions"))
+        if sets == _LOST and removes == _WELL:
+            reached = set(stack.reached(at(each.body, "spec", "targetClusters")))
+            yield from ((taint, reached) for taint in mappings(at(each.body, "spec", "taints")) if taint.get("effect") == _EVICTS)
+
+
+def _tolerates(toleration: Object, taint: Object) -> bool:
+    if toleration.get("operator") == "Exists":
+        return toleration.get("key") in (None, "", taint.get("key"))
+    return (toleration.get("key"), toleration.get("value") or "") == (taint.get("key"), taint.get("value") or "")
 
 
 def check(stack: Stack) -> Iterator[Finding]:
-    tainted = {key for each in stack.of_kind("ClusterTaintPolicy") for key in _tainted(each)}
+    taints = list(_tainted(stack))
     for each in stack.of_kind("PropagationPolicy", "ClusterPropagationPolicy"):
         tolerations = mappings(at(each.body, "spec", "placement", "clusterTolerations"))
-        timed = [str(item.get("key")) for item in tolerations if item.get("tolerationSeconds") is not None and item.get("effect") in (None, _EVICTS)]
-        for key in timed:
-            if key not in tainted:
+        timed = [item for item in tolerations if item.get("tolerationSeconds") is not None and item.get("effect") in (None, "", _EVICTS)]
+        for toleration in timed:
+            reached = [name for taint, names in taints if _tolerates(toleration, taint) for name in names]
+            if not reached or affected(stack, each) - set(reached):
+                key = text(toleration.get("key")) or "any"
                 says = f"waits for the taint `{key}`, and no ClusterTaintPolicy sets it when Ready is not True and removes it when it is"
-                yield Finding(says=says, on=each)
+                yield Finding(says=says + _where(stack, each, reached), on=each)
         if at(each.body, "spec", "failover", "cluster") is not None and not timed:
             yield Finding(says="has `failover.cluster`, and tolerates no taint for a time: replicas move at once, or never", on=each)
+
+
+def _where(stack: Stack, policy: Placed, reached: list[str]) -> str:
+    return f" in `{'`, `'.join(sorted(affected(stack, policy) - set(reached)))}`" if reached else ""

@@ -8,7 +8,7 @@ Mend: take the field out; what needs the driver asks for `nvidia.com/gpu`, what 
 
 from collections.abc import Iterator
 
-from policies.declared import Stack, mappings
+from policies.declared import Stack, at, mappings
 from policies.pods import name_of, pods
 from policies.rule import Finding
 
@@ -20,8 +20,16 @@ def check(stack: Stack) -> Iterator[Finding]:
                 yield Finding(says=f"pod has the node's own namespace, got: `{field}: true`", on=pod.owner)
         for volume in mappings(pod.spec.get("volumes")):
             if "hostPath" in volume:
-                path = (volume["hostPath"] or {}).get("path")
+                path = at(volume, "hostPath", "path")
                 yield Finding(says=f"volume `{volume.get('name')}` is a path of the node, got: `{path}`", on=pod.owner)
         for container in pod.every:
+            where = f"container `{name_of(container)}`"
             if pod.security(container, "privileged"):
-                yield Finding(says=f"container `{name_of(container)}` is privileged", on=pod.owner)
+                yield Finding(says=f"{where} is privileged", on=pod.owner)
+            if pod.security(container, "procMount") == "Unmasked":
+                yield Finding(says=f"{where} sees what the kernel hides, got: `procMount: Unmasked`", on=pod.owner)
+            if ports := [each["hostPort"] for each in mappings(container.get("ports")) if each.get("hostPort")]:
+                yield Finding(says=f"{where} takes a port of the node, got: `hostPort: {ports[0]}`", on=pod.owner)
+    for each in stack.placed("PersistentVolume"):
+        if path := at(each.body, "spec", "hostPath", "path"):
+            yield Finding(says=f"volume is a path of the node, got: `{path}`", on=each)

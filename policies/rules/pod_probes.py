@@ -17,7 +17,7 @@ def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         if not pod.serves:
             continue
-        container = pod.containers[0] if pod.containers else {}
+        container = pod.answering
         for probe in ("readinessProbe", "startupProbe"):
             if not mapping(container.get(probe)):
                 yield Finding(says=f"container `{name_of(container)}`: has no `{probe}`", on=pod.owner)

@@ -9,7 +9,7 @@ Mend: set `resources.requests` and `resources.limits` with cpu and memory; GPUs 
 from collections.abc import Iterator
 
 from policies.declared import Stack, at
-from policies.pods import GPU, gpus, name_of, pods
+from policies.pods import devices, name_of, pods
 from policies.rule import Finding
 
 
@@ -20,7 +20,9 @@ def check(stack: Stack) -> Iterator[Finding]:
             needed = (("requests", "cpu"), ("requests", "memory"), ("limits", "memory"))
             if missing := [f"resources.{field}.{what}" for field, what in needed if at(container, "resources", field, what) is None]:
                 yield Finding(says=f"{where}: lacks {', '.join(f'`{each}`' for each in missing)}", on=pod.owner)
-            asked, limit = gpus(container, "requests"), gpus(container, "limits")
-            if (asked is not None or limit is not None) and str(asked) != str(limit):
-                says = f"{where}: `{GPU}` must be equal in requests and limits, got: `{asked}` and `{limit}`"
-                yield Finding(says=says, on=pod.owner)
+        for container in pod.every:
+            asked, limits = devices(container, "requests"), devices(container, "limits")
+            for name in sorted(asked.keys() | limits.keys()):
+                if asked.get(name) != limits.get(name):
+                    got = f"`{asked.get(name)}` and `{limits.get(name)}`"
+                    yield Finding(says=f"container `{name_of(container)}`: `{name}` must be equal in requests and limits, got: {got}", on=pod.owner)

@@ -9,13 +9,14 @@ Mend: set `readOnlyRootFilesystem: true` and mount an emptyDir where files are w
 from collections.abc import Iterator
 
 from policies.declared import Stack
-from policies.pods import gpus, name_of, pods
+from policies.pods import devices, name_of, pods
 from policies.rule import Finding
 
 
 def check(stack: Stack) -> Iterator[Finding]:
     for pod in pods(stack):
         for container in pod.every:
-            if gpus(container, "limits") is None and pod.security(container, "readOnlyRootFilesystem") is not True:
+            driven = any(name.startswith("nvidia.com/") for name in devices(container, "limits"))
+            if not driven and pod.security(container, "readOnlyRootFilesystem") is not True:
                 says = f"container `{name_of(container)}`: `readOnlyRootFilesystem` is not true"
                 yield Finding(says=says, on=pod.owner)

@@ -19,7 +19,7 @@ def check(stack: Stack) -> Iterator[Finding]:
             where = f"container `{name_of(container)}`"
             if pod.security(container, "runAsNonRoot") is not True:
                 yield Finding(says=f"{where}: may run as root, `runAsNonRoot` is not true", on=pod.owner)
-            if pod.security(container, "runAsUser") in (0, 0.0):
+            if pod.security(container, "runAsUser") == 0:
                 yield Finding(says=f"{where}: runs as root, got: `runAsUser: 0`", on=pod.owner)
             if pod.security(container, "allowPrivilegeEscalation") is not False:
                 yield Finding(says=f"{where}: may gain rights, `allowPrivilegeEscalation` is not false", on=pod.owner)

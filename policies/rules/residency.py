@@ -9,9 +9,11 @@ Mend: keep placement and routes of the model to clusters of its `placement.juris
 
 from collections.abc import Iterator
 
+from components import labels
 from components.regions import FLEET_HOST
 from components.serving import ModelSpec
 from policies.declared import Placed, Stack, at, items, mappings, text
+from policies.istio import covers
 from policies.karmada import clusters
 from policies.rule import Finding
 
@@ -19,7 +21,7 @@ from policies.rule import Finding
 def check(stack: Stack) -> Iterator[Finding]:
     if stack.spec is None:
         return
-    services = {each.name: each for each in stack.of_kind("InferenceService")}
+    services = {each.name: each for each in stack.of_kind("InferenceService") if each.namespace == labels.NAMESPACE_MODELS}
     for model in stack.spec.models:
         if model.placement.jurisdictions and model.name in services:
             yield from _model(stack, model, services[model.name])
@@ -34,12 +36,12 @@ def _model(stack: Stack, model: ModelSpec, service: Placed) -> Iterator[Finding]
         yield Finding(says=f"is placed in cluster `{name}`, which is outside of {told}", on=service)
     inside = {each.region for each in members if each.jurisdiction in allowed}
     for entry in stack.placed("ServiceEntry"):
-        if FLEET_HOST.format(model=model.name) in items(at(entry.body, "spec", "hosts")):
+        if any(covers(text(host), FLEET_HOST.format(model=model.name)) for host in items(at(entry.body, "spec", "hosts"))):
             regions = dict.fromkeys(text(each.get("locality")).split("/")[0] for each in mappings(at(entry.body, "spec", "endpoints")))
             for region in regions:
-                if region and region not in inside:
-                    says = f"sends requests of model `{model.name}` to region `{region}`, which is outside of {told}"
-                    yield Finding(says=says, on=entry)
+                if region not in inside:
+                    where = f"region `{region}`, which is outside of {told}" if region else "an endpoint that tells no locality"
+                    yield Finding(says=f"sends requests of model `{model.name}` to {where}", on=entry)
     # A claim lies in the cluster that mounts it.
     if model.source.startswith("pvc://"):
         return

@@ -14,10 +14,13 @@ from contextlib import suppress
 from typing import Any
 
 from components.serving_arguments import CPU_VLLM, GPU_VLLM, parser_table
-from policies.declared import Object, Stack, items, text
-from policies.pods import gpus, is_vllm, name_of, pods
+from policies.declared import Object, Stack, at, items, text
+from policies.pods import devices, gpus, is_vllm, name_of, pods
 from policies.rule import Finding
 from runtime_image.vllm_arguments import Flag, Table
+
+# Short names; the parser has more of them, about which nothing is said here.
+_SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size"}
 
 
 def check(stack: Stack) -> Iterator[Finding]:
@@ -30,21 +33,22 @@ def check(stack: Stack) -> Iterator[Finding]:
 
 
 def _wrong(container: Object) -> Iterator[str]:
-    limit = gpus(container, "limits")
-    table = parser_table(text(container.get("image")).partition("@")[0], CPU_VLLM if limit is None else GPU_VLLM)
+    limit = gpus(container)
+    driven = devices(container, "limits") or at(container, "resources", "claims")
+    table = parser_table(text(container.get("image")).partition("@")[0], GPU_VLLM if driven else CPU_VLLM)
     given = dict(_given(items(container.get("command")) + items(container.get("args"))))
     for name, written in given.items():
         flag = table.flags.get(name)
         if flag is None:
-            if not _is_other_name(table, name):
+            if name.startswith("--") and not _is_other_name(table, name):
                 wrong = table.wrong(name, True)
                 yield f"argument `{name}` {wrong.rule if wrong else 'is unknown'}" + (f"; {wrong.hint}" if wrong and wrong.hint else "")
         elif wrong := table.wrong(name, _typed(flag, written), given):
             yield f"argument `{name}` {wrong.rule}, got: `{' '.join(written)}`" + (f"; {wrong.hint}" if wrong.hint else "")
     sizes = [_number(given.get(name)) for name in ("--tensor-parallel-size", "--pipeline-parallel-size")]
-    if limit is not None and None not in sizes and "--data-parallel-size" not in given and str(limit).isdigit():
+    if limit is not None and None not in sizes and "--data-parallel-size" not in given:
         used = (sizes[0] or 1) * (sizes[1] or 1)
-        if used != int(str(limit)):
+        if used != limit:
             yield f"tensor times pipeline parallel size must be the {limit} GPUs of the pod, got: `{used}`"
 
 
@@ -53,15 +57,21 @@ def _given(words: list[Any]) -> Iterator[tuple[str, list[str]]]:
     flat = [part for word in words for part in (re.split(r"\s+", word) if isinstance(word, str) and " --" in word else [word])]
     name, values = "", list[str]()
     for word in map(str, flat):
-        if re.match(r"--[a-z]", word):
+        if re.match(r"--?[A-Za-z]", word):
             if name:
                 yield name, values
             name, sign, value = word.partition("=")
-            values = [value] if sign else []
+            name, values = _long(name), [value] if sign else []
         elif name:
             values.append(word)
     if name:
         yield name, values
+
+
+def _long(name: str) -> str:
+    """The flag as the parser knows it, which takes `_` for `-`; what is short and not known to us as it is."""
+    head, dot, field = name.partition(".")
+    return _SHORT.get(name) or f"{head.replace('_', '-')}{dot}{field}"
 
 
 def _is_other_name(table: Table, name: str) -> bool:

@@ -9,8 +9,9 @@ its weights at 500 MB/s, as 16-bit numbers where no quantization is set.
 
 from collections.abc import Iterator
 
+from components import labels
 from components.serving import ModelSpec
-from policies.declared import Stack, mapping
+from policies.declared import Stack, mapping, number
 from policies.pods import pods
 from policies.rule import Finding
 
@@ -18,6 +19,9 @@ from policies.rule import Finding
 # declare no load time; quantized ones are smaller by a factor that is not known here, so they are left out.
 _READ_RATE = 500e6
 _BYTES = 2
+_SERVICE = ("InferenceService", labels.NAMESPACE_MODELS)
+# Kubernetes' own where nothing is said.
+_PROBE = {"initialDelaySeconds": 0, "periodSeconds": 10, "failureThreshold": 3}
 
 
 def needed(model: ModelSpec) -> tuple[float, str] | None:
@@ -32,12 +36,13 @@ def needed(model: ModelSpec) -> tuple[float, str] | None:
 def check(stack: Stack) -> Iterator[Finding]:
     models = {each.name: each for each in stack.spec.models} if stack.spec else {}
     for pod in pods(stack):
-        model = models.get(pod.owner.name) if pod.owner.kind == "InferenceService" and pod.serves else None
-        probe = mapping(pod.containers[0].get("startupProbe")) if pod.containers else {}
+        model = models.get(pod.owner.name) if pod.serves and (pod.owner.kind, pod.owner.namespace) == _SERVICE else None
+        probe = mapping(pod.answering.get("startupProbe"))
         load = needed(model) if model else None
         if load is None or not probe:
             continue
-        budget = float(probe.get("initialDelaySeconds") or 0) + float(probe.get("periodSeconds") or 10) * float(probe.get("failureThreshold") or 3)
+        delay, period, failures = (number(probe.get(name), otherwise) for name, otherwise in _PROBE.items())
+        budget = delay + period * failures
         if budget <= load[0]:
             says = f"the startup probe gives up after {budget:g} s, and the model needs {load[0]:.0f} s ({load[1]})"
             yield Finding(says=says, on=pod.owner)

@@ -9,21 +9,21 @@ dead region in milliseconds.
 
 from collections.abc import Iterator
 
-from policies.declared import Stack, at, mappings
-from policies.karmada import policies_of
+from components import labels
+from policies.declared import Stack, at, mappings, number
+from policies.karmada import policy_of
 from policies.rule import Finding
 
 
 def check(stack: Stack) -> Iterator[Finding]:
     models = {each.name: each for each in stack.spec.models} if stack.spec else {}
     for service in stack.of_kind("InferenceService"):
-        model = models.get(service.name)
+        model = models.get(service.name) if service.namespace == labels.NAMESPACE_MODELS else None
         load = model.runtime.load_seconds if model else None
-        if load is None:
+        policy = policy_of(stack, service)
+        if load is None or policy is None:
             continue
-        for policy in policies_of(stack, service):
-            times = [each.get("tolerationSeconds") for each in mappings(at(policy.body, "spec", "placement", "clusterTolerations"))]
-            told = [each for each in times if isinstance(each, (int, float))]
-            if told and min(told) < load:
-                says = f"replicas are moved after {min(told):g} s, and the model takes {load} s to load"
-                yield Finding(says=says, on=policy)
+        tolerations = mappings(at(policy.body, "spec", "placement", "clusterTolerations"))
+        times = [number(each["tolerationSeconds"]) for each in tolerations if each.get("tolerationSeconds") is not None]
+        if times and min(times) < load:
+            yield Finding(says=f"replicas are moved after {min(times):g} s, and the model takes {load} s to load", on=policy)

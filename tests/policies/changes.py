@@ -87,7 +87,7 @@ def deployment(name: str, **container: Any) -> Object:
     whole = {
         "name": "main",
         "image": f"registry.example.com/tools/exporter@{DIGEST}",
-        "resources": {"requests": amount, "limits": amount},
+        "resources": {"requests": dict(amount), "limits": dict(amount)},
         "securityContext": security,
         **container,
     }
