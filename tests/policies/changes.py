@@ -151,6 +151,12 @@ def _one_region(spec: Object) -> None:
     placement["minimumClusters"] = 1
 
 
+def _all_in_one(spec: Object) -> None:
+    chat = model(spec, "llama-3-8b")
+    chat["replicas"] = 1
+    chat["placement"] |= {"minimumClusters": 1, "clusters": [{"name": "us-east", "weight": 1}, {"name": "us-west", "weight": 9}]}
+
+
 def _unprotect(spec: Object) -> None:
     del spec["hub"]["protect"]
 
@@ -350,6 +356,7 @@ BAD: tuple[Change, ...] = (
         objects=[{**deployment("second", **_VLLM), "metadata": metadata("second", namespace="lab")}],
     ),
     Change(rule="failover-partner", told="runs in one region only, got: `us-east-1`", about="llama-3-8b-isvc", edit=_one_region),
+    Change(rule="failover-partner", told="runs in one region only, got: `us-west-2`", about="llama-3-8b-isvc", edit=_all_in_one),
     Change(rule="outlier-detection", told="has no outlierDetection", about="far", objects=[destination_rule("far", _NO_DETECTION)]),
     Change(rule="ejection-limit", told="ejects none of 2 endpoints, got: `10`", about="small", objects=[destination_rule("small", _NO_EJECTION)]),
     Change(rule="stream-timeout", told="`http[0].timeout` cuts streams, got: `60s`", about="short", objects=[_SHORT]),
@@ -382,6 +389,13 @@ BAD: tuple[Change, ...] = (
         edit=_model("qwen-7b", "source", to="s3://llm-weights-us/qwen2.5-7b-instruct"),
     ),
     Change(rule="residency", told="nobody has said which law governs its store", about="llama-3-8b-isvc", edit=_eu_rule_in_the_us),
+    Change(
+        rule="residency",
+        told="sends requests of model `qwen-32b` to an endpoint that tells no locality",
+        about="overflow",
+        stack=EUROPE,
+        objects=[{**_OUTSIDE, "spec": {**_OUTSIDE["spec"], "hosts": ["*.fleet.internal"], "endpoints": [{"address": "192.0.2.10"}]}}],
+    ),
     Change(
         rule="spot-fallback",
         told="pool `l4` has spot nodes only, and the cluster no other L4",

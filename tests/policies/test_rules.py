@@ -1,10 +1,12 @@
 """Every rule lets the example stacks pass, and refuses each bad change alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from policies import settings as environments
+from policies.declared import Resource
 from tests.policies import changes
 from tests.policies.changes import AMERICAS, BAD, EUROPE, Change, Object
 from tests.policies.stacks import breaches, stack
@@ -113,3 +115,20 @@ def test_a_secret_is_never_shown() -> None:
     told = _found("plaintext-secret", *change.objects)
     assert told
     assert "aaaa" not in " ".join(told)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "aws:eks/cluster:Cluster",
+        "gcp:container/cluster:Cluster",
+        "azure-native:containerservice:ManagedCluster",
+        "azure-native:containerservice/v20250101:ManagedCluster",
+        "azure:containerservice/kubernetesCluster:KubernetesCluster",
+    ],
+)
+def test_a_clouds_cluster_is_protected_too(kind: str) -> None:
+    whole = stack(AMERICAS, changes.read(AMERICAS))
+    for protected in (True, False):
+        made = replace(whole, resources=[*whole.resources, Resource(type=kind, name="made", props={}, protected=protected)], _variants={})
+        assert [each.subject for each in breaches(made).get("deletion-protection", [])] == ([] if protected else ["made"])
