@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from datetime import date
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from components.clusters import ClusterSpec, ExistingDriver
 from components.fleet_spec import FleetSpec
+from components.spec import Problem, Spec, SpecError, parse
 from toolchain.pins import PINS
 
 FILE = Path(__file__).with_name("compatibility.toml")
@@ -30,12 +33,14 @@ COMPONENTS: Mapping[str, str] = {
 REQUIRED = ("kubernetes", "karmada", "kserve", "istio", "vllm")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trial:
+_Text = Annotated[str, Field(min_length=1)]
+
+
+class Trial(Spec):
     """One thing that was tried with the versions of a row."""
 
-    what: str
-    how: str
+    what: _Text
+    how: _Text
     when: date
 
 
@@ -71,23 +76,56 @@ def _same(version: str, tested: str) -> bool:
     return tested == version or tested.startswith(f"{version}.")
 
 
+class _Row(Spec):
+    """A row as the file has it; `none` for what was not there."""
+
+    kubernetes: _Text
+    karmada: _Text
+    kserve: _Text
+    istio: _Text
+    gateway_api: _Text
+    inference_extension: _Text
+    vllm: _Text
+    gpu_operator: _Text
+    ran: bool
+    tests: Annotated[tuple[Trial, ...], Field(min_length=1)]
+
+
+class _File(Spec):
+    names: dict[str, str] = Field(default_factory=dict[str, str])
+    rows: Annotated[tuple[_Row, ...], Field(min_length=1)]
+
+
+@cache
+def _read() -> tuple[_File, Sequence[Problem]]:
+    """The file, and what is wrong with it: then it counts as empty, and nothing was tested."""
+    try:
+        raw = tomllib.loads(FILE.read_text(encoding="utf-8"))
+        return parse(_File, raw, lambda _: ()), ()
+    except SpecError as error:
+        wrong = error.problems
+    except OSError as error:
+        wrong = [Problem((), f"cannot be read: {error.strerror}")]
+    except ValueError as error:
+        wrong = [Problem((), f"is no TOML: {error}")]
+    return _File.model_construct(names={}, rows=()), wrong
+
+
+def problems() -> Sequence[Problem]:
+    """What is wrong with the file."""
+    return _read()[1]
+
+
 @cache
 def matrix() -> tuple[Row, ...]:
     """Rows of the file, newest first."""
-    return tuple(
-        Row(versions={name: each[name] for name in COMPONENTS}, tests=tuple(Trial(**test) for test in each["tests"]), ran=each["ran"])
-        for each in _read()["rows"]
-    )
-
-
-@cache
-def _read() -> dict[str, Any]:
-    return tomllib.loads(FILE.read_text(encoding="utf-8"))
+    told = [(each, each.model_dump(by_alias=True)) for each in _read()[0].rows]
+    return tuple(Row(versions={name: row[name] for name in COMPONENTS}, tests=each.tests, ran=each.ran) for each, row in told)
 
 
 def named(version: str) -> str:
     """The release line of a version without a number of its own; any other as it is, without a leading `v`."""
-    return _read()["names"].get(version, version.removeprefix("v"))
+    return _read()[0].names.get(version, version.removeprefix("v"))
 
 
 def vllm_of(image: str) -> str | None:
@@ -121,7 +159,7 @@ def tested(versions: Mapping[str, str | None]) -> Row | None:
 
 
 def nearest(versions: Mapping[str, str | None]) -> Row:
-    """The row with the fewest differences, the newest of several."""
+    """The row with the fewest differences, the newest of several. Raises ValueError where the file has errors."""
     return min(matrix(), key=lambda row: len(row.differs(versions)))
 
 

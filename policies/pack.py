@@ -5,7 +5,7 @@ of resources, and those are told resource by resource: of the stack as a whole t
 that does not exist yet there are none.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -25,7 +25,8 @@ from pulumi_policy import (
 from pulumi_policy.proxy import UnknownValueError
 
 from components.fleet_spec import FleetSpec
-from components.spec import SpecError
+from components.spec import Problem, SpecError, format_path
+from policies import compatibility
 from policies import settings as environments
 from policies import waivers as accepted
 from policies.declared import UNKNOWN, Resource, Stack
@@ -65,15 +66,19 @@ def ground(stack: str, today: date, files: Mapping[str, Any] | None = None) -> G
     """
     problems: list[str] = []
 
+    def tell(file: str, wrong: Iterable[Problem]) -> None:
+        problems.extend(f"policies/{file}: {str(each).removeprefix(f'{format_path(())}: ')}" for each in wrong)
+
     def checked(name: str, read: Callable[[], Any], parsed: Callable[[Any], Any], otherwise: Any) -> Any:
         try:
             return parsed(files[name] if files is not None else read())
         except SpecError as error:
-            problems.extend(f"policies/{name}.yaml: {each}" for each in error.problems)
+            tell(f"{name}.yaml", error.problems)
             return otherwise
 
     settings = checked("environments", environments.read, lambda raw: environments.settings(stack, raw), Settings())
     waivers = checked("waivers", accepted.read, lambda raw: accepted.waivers(raw, RULES, today), ())
+    tell(compatibility.FILE.name, compatibility.problems())
     problems += accepted.expired(waivers, stack, today)
     return Ground(stack=stack, settings=settings, waivers=waivers, today=today, problems=problems)
 

@@ -7,11 +7,11 @@ of its own in CODEOWNERS.
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import Field
 
 from components.clusters import Jurisdiction
-from components.spec import Problem, Spec, SpecError, parse
+from components.spec import Spec, parse
+from policies import files
 
 FILE = Path(__file__).with_name("environments.yaml")
 
@@ -41,12 +41,9 @@ class _File(Spec):
     """Stacks that are not named."""
 
 
-def read(file: Path = FILE) -> dict[str, Any]:
-    """The file as YAML has it. Raises SpecError for one that cannot be read."""
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8")) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise SpecError([Problem((), f"cannot be read: {error}")]) from None
+def read() -> Any:
+    """The file as YAML has it. Raises SpecError."""
+    return files.read(FILE)
 
 
 def settings(stack: str, raw: Any) -> Settings:

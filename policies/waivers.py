@@ -12,7 +12,8 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field
 
-from components.spec import Problem, Spec, SpecError, closest, parse, refuse
+from components.spec import Problem, Spec, closest, parse, refuse
+from policies import files
 from policies.rule import Finding, Rule
 
 FILE = Path(__file__).with_name("waivers.yaml")
@@ -22,10 +23,12 @@ LONGEST_DAYS = 366
 
 def _date(value: str) -> str:
     try:
-        date.fromisoformat(value)
+        # ISO has other ways to write a date; one is enough to read.
+        if date.fromisoformat(value).isoformat() == value:
+            return value
     except ValueError:
-        raise refuse("must be a date such as `2027-01-31`") from None
-    return value
+        pass
+    raise refuse("must be a date such as `2027-01-31`")
 
 
 class Waiver(Spec):
@@ -51,23 +54,22 @@ class _File(Spec):
     waivers: tuple[Waiver, ...] = ()
 
 
-def read(file: Path = FILE) -> Any:
-    """The file as YAML has it, dates as text. Raises SpecError for one that cannot be read."""
-    try:
-        # Dates stay text: a typed one would be refused for its type before it is looked at.
-        return yaml.load(file.read_text(encoding="utf-8"), Loader=yaml.BaseLoader) or {}
-    except (OSError, yaml.YAMLError) as error:
-        raise SpecError([Problem((), f"cannot be read: {error}")]) from None
+def read() -> Any:
+    """The file as YAML has it, dates as text: a typed one would be refused for its type before it is looked at. Raises SpecError."""
+    return files.read(FILE, yaml.BaseLoader)
 
 
 def waivers(raw: Any, rules: Sequence[Rule], today: date) -> tuple[Waiver, ...]:
-    """Every waiver. Raises SpecError: wrong types, rules that do not exist, dates too far ahead."""
+    """Every waiver. Raises SpecError: wrong types, rules that do not exist, dates too far ahead, a breach that is waived twice."""
     known = [each.name for each in rules]
 
     def problems(whole: _File) -> Iterator[Problem]:
+        places: dict[tuple[str, str, str], int] = {}
         for place, each in enumerate(whole.waivers):
             if each.rule not in known:
                 yield Problem(("waivers", place, "rule"), "no such rule", each.rule, _known(each.rule, known))
+            if (first := places.setdefault((each.rule, each.stack, each.resource), place)) != place:
+                yield Problem(("waivers", place), f"waives what waivers[{first}] waives", each.resource, "keep the one whose reason and last day are meant")
             if (each.last_day - today).days > LONGEST_DAYS:
                 yield Problem(("waivers", place, "expires"), "must be at most a year ahead", each.expires, "renew it then, if it is still wanted")
 

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from operations.errors import FleetError
 from operations.stack_file import read_fleet
 from policies import compatibility
 from policies.compatibility import COMPONENTS, Row, Site
@@ -12,6 +13,8 @@ from policies.compatibility import COMPONENTS, Row, Site
 
 def versions(arguments: argparse.Namespace) -> None:
     """Raises FleetError."""
+    if wrong := compatibility.problems():
+        raise FleetError("\n".join(f"policies/{compatibility.FILE.name}: {each}" for each in wrong))
     sites = list(compatibility.sites(read_fleet(arguments.stack)))
     print(json.dumps([_described(each) for each in sites], indent=2) if arguments.json else "\n".join(lines(sites)))
 

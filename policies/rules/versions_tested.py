@@ -20,6 +20,8 @@ def check(stack: Stack) -> Iterator[Finding]:
         if site.unknown:
             names = ", ".join(COMPONENTS[each] for each in site.unknown)
             yield Finding(says=f"cluster `{site.cluster}`: the stack file does not tell the version of {names}", about=site.cluster)
+        elif not compatibility.matrix():
+            yield Finding(says=f"cluster `{site.cluster}`: policies/compatibility.toml has errors, so that nothing counts as tested", about=site.cluster)
         elif compatibility.tested(site.versions) is None:
             row = compatibility.nearest(site.versions)
             told = ", ".join(f"{COMPONENTS[name]} {version} (tested: {row.versions[name]})" for name, version in row.differs(site.versions).items())

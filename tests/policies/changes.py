@@ -194,7 +194,7 @@ _SHORT = {
     },
 }
 _TOKEN = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("hub"), "data": {"config": "token: hf_" + "a" * 34}}
-_OUTSIDE = {
+_OUTSIDE: Object = {
     "apiVersion": "networking.istio.io/v1",
     "kind": "ServiceEntry",
     "metadata": metadata("overflow"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from datetime import date
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +10,9 @@ from pulumi_policy import EnforcementLevel, Policy, PolicyResource, ResourceVali
 from pulumi_policy.policy import PolicyCustomTimeouts, PolicyResourceOptions
 from pulumi_policy.proxy import UNKNOWN_STRING_VALUE, unknown_checking_proxy
 
-from policies import pack
+from policies import compatibility, pack
+from policies import settings as environments
+from policies import waivers as accepted
 from policies.declared import Resource
 from policies.rules import RULES
 from tests.policies import changes, stacks
@@ -31,9 +34,9 @@ def _options(protect: bool) -> PolicyResourceOptions:
     return PolicyResourceOptions(protect, [], None, [], PolicyCustomTimeouts(0, 0, 0), [], None)
 
 
-def asked(raw: Any, files: dict[str, Any], today: date = TODAY, name: str = AMERICAS, *, times: int = 1) -> tuple[Said, dict[str, EnforcementLevel]]:
+def asked(raw: Any, files: dict[str, Any] | None, today: date = TODAY, name: str = AMERICAS, *, times: int = 1) -> tuple[Said, dict[str, EnforcementLevel]]:
     """What each policy of the pack says of a stack, and its level. The engine tells inputs by resource, then the stack without them."""
-    declared = stacks.stack(name, raw).resources
+    declared = stacks.stack(name, raw, settings=environments.Settings()).resources
     made = list(pack.policies(name, raw, today, files))
     said: Said = {}
     for _ in range(times):
@@ -128,11 +131,13 @@ def test_a_waiver_of_an_unknown_rule_is_an_error_that_names_the_rules() -> None:
     [
         ("expires", "2028-01-01", "waivers[0].expires: must be at most a year ahead"),
         ("expires", "next year", "waivers[0].expires: must be a date such as `2027-01-31`"),
-        ("reason", "", "waivers[0].reason"),
+        ("expires", "20270101", "waivers[0].expires: must be a date such as `2027-01-31`"),
+        ("reason", "", "waivers[0].reason: must have at least 10 characters"),
+        ("rule", ["failover-partner"], "waivers[0].rule: must be text"),
         ("until", "2027-01-01", "waivers[0].until: unknown field"),
     ],
 )
-def test_a_wrong_waiver_names_its_field_and_waives_nothing(field: str, value: str, told: str) -> None:
+def test_a_wrong_waiver_names_its_field_and_waives_nothing(field: str, value: Any, told: str) -> None:
     said, levels = asked(_one_region(), {**_OURS, "waivers": {"waivers": [{**_WAIVER, field: value}]}})
     assert told in said[pack.FILES][0]
     assert refused(said, levels) == {pack.FILES, "failover-partner"}
@@ -143,6 +148,66 @@ def test_wrong_settings_are_told_and_judge_as_production() -> None:
     said, levels = asked(_one_region(), files)
     assert "policies/environments.yaml: environments.prod-americas.monthlyBudgt: unknown field" in said[pack.FILES][0]
     assert {"failover-partner", "image-registry", pack.FILES} <= refused(said, levels)
+
+
+_ROW = "[[rows]]\nkubernetes = '1.36.3'\nkarmada = '1'\nkserve = '1'\nistio = '1'\ngatewayApi = '1'\ninferenceExtension = '1'\nvllm = '1'\n"
+
+
+@pytest.mark.parametrize(
+    ("module", "written", "told"),
+    [
+        (accepted, None, "policies/waivers.yaml: cannot be read: No such file or directory"),
+        (accepted, "waivers: [", "policies/waivers.yaml: is no YAML: "),
+        (accepted, "- 1", "policies/waivers.yaml: must be a mapping of fields, got: "),
+        (accepted, "waivers: []\nwaivers: []", "policies/waivers.yaml: waivers: is there twice, again in line 2"),
+        (environments, None, "policies/environments.yaml: cannot be read: No such file or directory"),
+        (environments, b"\xff\xfe", "policies/environments.yaml: is no YAML: "),
+        (environments, "a: &a [*a]", "policies/environments.yaml: is no YAML: "),
+        (environments, "environments:\n  prod: {}\n  prod: {kind: local}", "environments.prod: is there twice, again in line 3"),
+        (environments, "environments: {1: {}}", "environments.1: must have a text as its name"),
+        (environments, "environments: [prod]", "policies/environments.yaml: environments: must be a mapping of fields"),
+        (environments, "others: {kind: lokal}", "policies/environments.yaml: others.kind: must be one of"),
+        (compatibility, None, "policies/compatibility.toml: cannot be read: No such file or directory"),
+        (compatibility, "[[rows]", "policies/compatibility.toml: is no TOML: "),
+        (compatibility, "rows = []", "policies/compatibility.toml: rows: must have at least 1 entries"),
+        (compatibility, _ROW + "ran = true\ntests = [{what = 'a', how = 'b', when = 2026-11-21}]", "compatibility.toml: rows[0].gpuOperator: is required"),
+        (compatibility, _ROW + "gpuOperator = '1'\nran = true\ntests = []", "compatibility.toml: rows[0].tests: must have at least 1 entries"),
+    ],
+)
+def test_a_file_that_is_wrong_is_told_in_words_and_refuses(
+    module: Any, written: str | bytes | None, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / module.FILE.name
+    if written is not None:
+        file.write_bytes(written.encode() if isinstance(written, str) else written)
+    monkeypatch.setattr(module, "FILE", file)
+    caches: tuple[Any, ...] = (compatibility.matrix, compatibility._read)  # pyright: ignore[reportPrivateUsage]
+    for each in caches:
+        each.cache_clear()
+    try:
+        said, levels = asked(changes.read(AMERICAS), None)
+    finally:
+        for each in caches:
+            each.cache_clear()
+    assert told in said[pack.FILES][0]
+    # And nothing got looser by it.
+    assert refused(said, levels) >= {pack.FILES}
+    assert ("versions-tested" in said) == (module is compatibility)
+    assert ("image-registry" in said) == (module is environments)
+
+
+def test_two_waivers_of_one_breach_are_refused() -> None:
+    twice = [_WAIVER, {**_WAIVER, "expires": "2027-06-30"}]
+    said, levels = asked(_one_region(), {**_OURS, "waivers": {"waivers": twice}})
+    assert "waivers[1]: waives what waivers[0] waives" in said[pack.FILES][0]
+    assert refused(said, levels) == {pack.FILES, "failover-partner"}
+
+
+def test_a_waiver_holds_on_its_last_day_and_for_a_year_at_most() -> None:
+    for expires, wrong in (("2026-11-21", False), ("2026-11-20", True), ("2027-11-22", False), ("2027-11-23", True)):
+        said, levels = asked(_one_region(), {**_OURS, "waivers": {"waivers": [{**_WAIVER, "expires": expires}]}})
+        assert (pack.FILES in refused(said, levels)) == wrong, expires
+        assert ("failover-partner" in said) == wrong, expires
 
 
 def test_the_files_of_the_clone_are_right() -> None:
