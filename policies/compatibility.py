@@ -123,9 +123,13 @@ def matrix() -> tuple[Row, ...]:
     return tuple(Row(versions={name: row[name] for name in COMPONENTS}, tests=each.tests, ran=each.ran) for each, row in told)
 
 
+# What a vendor writes behind the version that it builds, such as `-gke.1087000` or `+k3s1`. A release candidate is another version.
+_BUILD = re.compile(r"[-+](?!alpha|beta|rc)[a-z][\w.+-]*$")
+
+
 def named(version: str) -> str:
-    """The release line of a version without a number of its own; any other as it is, without a leading `v`."""
-    return _read()[0].names.get(version, version.removeprefix("v"))
+    """The release line of a version without a number of its own; any other without a leading `v` and a vendor's build."""
+    return _read()[0].names.get(version) or _BUILD.sub("", version.removeprefix("v"))
 
 
 def vllm_of(image: str) -> str | None:
@@ -171,6 +175,14 @@ def next_step(versions: Mapping[str, str | None]) -> Row | None:
     here = tested(versions)
     ahead = [row for row in matrix() if row.ran and row is not here and row.differs(versions) and _is_step(versions, row.versions)]
     return min(ahead, key=lambda row: len(row.differs(versions)), default=None)
+
+
+def too_far(versions: Mapping[str, str | None]) -> Row | None:
+    """The nearest row that ran and would be a step, if a cluster could go on by several minor versions of Kubernetes at once."""
+    elsewhere = {name: version for name, version in versions.items() if name != "kubernetes"}
+    minor = _numbers(versions["kubernetes"])[:2]
+    ahead = [row for row in matrix() if row.ran and minor and minor < _numbers(row.versions["kubernetes"])[:2] and _is_step(elsewhere, row.versions)]
+    return min(ahead, key=lambda row: _numbers(row.versions["kubernetes"]), default=None)
 
 
 def _is_step(now: Mapping[str, str | None], then: Mapping[str, str]) -> bool:

@@ -63,7 +63,12 @@ def _site(site: Site) -> Iterator[str]:
 
 
 def _step(site: Site, step: Row | None) -> str:
+    if site.unknown:
+        return "next step: tell the versions under `driver.versions`"
+    if step is None and (far := compatibility.too_far(site.versions)):
+        before, after = site.versions["kubernetes"], far.versions["kubernetes"]
+        return f"next step: none was run; a cluster goes on by one minor version of Kubernetes, and from {before} to {after} it is more"
     if step is None:
-        return "next step: none; nothing newer was tested"
+        return "next step: none; nothing newer was run together"
     moves: Mapping[str, str | None] = step.differs(site.versions)
     return "next step: " + ", ".join(f"{COMPONENTS[name]} {version} → {step.versions[name]}" for name, version in moves.items())

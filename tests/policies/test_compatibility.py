@@ -95,3 +95,31 @@ def test_the_version_of_vllm_is_that_of_the_image_that_runs() -> None:
     assert {each.versions["vllm"] for each in compatibility.sites(parse_fleet(spec))} == {"0.32.0"}
     spec["runtimes"]["vllm"]["image"] = f"registry.example.com/llm/vllm-openai@{changes.DIGEST}"
     assert {each.versions["vllm"] for each in compatibility.sites(parse_fleet(spec))} == {None}
+
+
+@pytest.mark.parametrize(
+    ("told", "tested"),
+    [("v1.36.3", True), ("1.36.3-gke.1087000", True), ("v1.36.3-eks-1a2b3c4", True), ("1.36.3+k3s1", True), ("1.36.3-rc.1", False), ("1.99.0", False)],
+)
+def test_a_vendors_build_of_a_version_is_that_version(told: str, tested: bool) -> None:
+    spec = changes.read(AMERICAS)
+    spec["clusters"][1]["driver"]["versions"]["kubernetes"] = told
+    found = {each.cluster: compatibility.tested(each.versions) for each in compatibility.sites(parse_fleet(spec))}
+    assert (found["us-west"] is not None) == tested
+
+
+def test_a_cluster_too_far_behind_is_told_so(rows: list[Row]) -> None:
+    rows.extend([row(kubernetes="1.38.0"), row(kubernetes="1.37.2")])
+    [*_, step] = cli.lines([Site(cluster="east", versions=site(kubernetes="1.34"))])
+    assert step == "  next step: none was run; a cluster goes on by one minor version of Kubernetes, and from 1.34 to 1.37.2 it is more"
+    [*_, step] = cli.lines([Site(cluster="east", versions=site(kubernetes="1.99.0"))])
+    assert step == "  next step: none; nothing newer was run together"
+    [*_, step] = cli.lines([Site(cluster="east", versions=site(kserve=None))])
+    assert step == "  next step: tell the versions under `driver.versions`"
+
+
+def test_clusters_of_different_versions_are_told_apart(rows: list[Row]) -> None:
+    rows.append(row(kubernetes="1.36.3"))
+    sites = [Site(cluster=name, versions=site(kubernetes=version)) for name, version in (("east", "1.36.3"), ("west", "1.36"), ("north", "1.36.3"))]
+    told = list(cli.lines(sites))
+    assert [each for each in told if not each.startswith(" ")] == ["east, north", "west"]
