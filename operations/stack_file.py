@@ -14,22 +14,27 @@ from toolchain import paths
 FOLDER = paths.REPO / "stacks"
 
 
-def _folders() -> tuple[Path, Path]:
+def _folders(stacks: Path) -> tuple[Path, Path]:
     """Where stack files are looked for; those of the second are to be looked at and copied."""
-    return FOLDER, FOLDER / "examples"
+    return stacks, stacks / "examples"
 
 
 def path(stack: str) -> Path:
     """The file of a stack, which may be an example. Raises FleetError."""
-    for folder in _folders():
+    for folder in _folders(FOLDER):
         if (folder / f"Pulumi.{stack}.yaml").is_file():
             return folder / f"Pulumi.{stack}.yaml"
     raise FleetError(f"no stack file for `{stack}`: stacks/Pulumi.{stack}.yaml", hint=f"there are: {', '.join(stacks())}")
 
 
-def stacks() -> list[str]:
-    """Every stack that has a file, examples too."""
-    return sorted(file.name.split(".")[1] for folder in _folders() for file in folder.glob("Pulumi.*.yaml"))
+def stacks(folder: Path = FOLDER) -> list[str]:
+    """Every stack that has a file in `folder`, examples too."""
+    return sorted(name_of(file.name) for each in _folders(folder) for file in each.glob("Pulumi.*.yaml"))
+
+
+def name_of(file: str) -> str:
+    """The stack of a file `Pulumi.<stack>.yaml`. A stack may have dots in its name."""
+    return file.removeprefix("Pulumi.").removesuffix(".yaml")
 
 
 def read_fleet(stack: str) -> FleetSpec:

@@ -1,12 +1,15 @@
 """`fleet preview`, `fleet preview-change` and `fleet preview-comment`, done and printed. Their options are command.py."""
 
 import argparse
+import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
-from components.spec import SpecError
+from components.choice import Kept
+from components.spec import SpecError, parse
 from operations import stack_file
 from operations.errors import FleetError
 from operations.preview import comment as comments
@@ -19,7 +22,12 @@ from stacks.config import resolve_fleet
 from toolchain import paths
 
 # A change in these may change what any environment declares, or what is said of it.
-_OF_ALL = ("components/", "planning/", "policies/", "runtime_image/", "toolchain/", "operations/preview/", "Pulumi.yaml", "pyproject.toml", "requirements.lock")
+_OF_ALL = (
+    *("components/", "planning/", "policies/", "runtime_image/", "toolchain/", "operations/preview/", "operations/plan/", "operations/stack_file.py"),
+    *("Pulumi.yaml", "pyproject.toml", "requirements.lock"),
+)
+# Which environments a change may touch, written before they are previewed: one that then fails is not forgotten.
+_TOUCHED = "environments.json"
 
 
 def preview(arguments: argparse.Namespace) -> None:
@@ -27,9 +35,9 @@ def preview(arguments: argparse.Namespace) -> None:
     spec = detached.read_spec(stack_file.path(arguments.stack))
     base = read(arguments.base) if arguments.base else None
     with detached.project() as project:
-        found = project.preview(arguments.stack, spec, _cost(arguments.stack, base))
+        found = project.preview(arguments.stack, spec, _cost(base))
     if arguments.json:
-        found.write(arguments.json)
+        replace(found, choices=kept(arguments.stack).model_dump(mode="json", by_alias=True)).write(arguments.json)
     print("\n".join(_told(found, base)))
     if found.errors:
         raise FleetError("\n".join(found.errors))
@@ -38,12 +46,12 @@ def preview(arguments: argparse.Namespace) -> None:
         raise FleetError(f"`{arguments.stack}` is refused by {', '.join(refusing)}", hint="docs/policies.md tells each rule, and how one is waived")
 
 
-def _cost(stack: str, base: Preview | None) -> float | None:
+def _cost(base: Preview | None) -> float | None:
     """What the stack cost in a month before the change, by today's prices."""
     if base is None or base.errors:
         return None
     try:
-        total, unpriced = cost.monthly(resolve_fleet(dict(base.spec), kept(stack))[1].fleet)
+        total, unpriced = cost.monthly(resolve_fleet(dict(base.spec), parse(Kept, base.choices, lambda _: ()))[1].fleet)
     except SpecError:
         return None
     return None if unpriced else total
@@ -66,21 +74,32 @@ def _told(found: Preview, base: Preview | None) -> Iterator[str]:
 def change(arguments: argparse.Namespace) -> None:
     """Raises FleetError where a policy refuses an environment, or the program does."""
     before = _git(arguments.base, "rev-parse", "HEAD")
-    files = _git(paths.REPO, "diff", "--name-only", before, "HEAD").splitlines()
+    # Names of files as they are: quoted ones begin with a quote, and a renamed file has its old name too.
+    files = _git(paths.REPO, "diff", "--name-only", "--no-renames", "-z", before, "HEAD").split("\0")
     folder: Path = arguments.folder.absolute()
     folder.mkdir(parents=True, exist_ok=True)
+    known = stack_file.stacks(paths.REPO / "stacks")
+    touched = changed_stacks(files, known)
+    gone = sorted(set(stack_file.stacks(arguments.base / "stacks")) - set(known))
+    (folder / _TOUCHED).write_text(json.dumps({"touched": touched, "gone": gone}), encoding="utf-8")
     refused: list[str] = []
-    for stack in changed_stacks(files, stack_file.stacks()):
+    for stack in [*touched, *gone]:
         head, base, plan = (folder / f"{stack}.{what}" for what in ("head.json", "base.json", "plan.md"))
+        for each in (head, base, plan):
+            each.unlink(missing_ok=True)
         # A refusal writes its file too. Where there is none, the environment or the command is new.
-        _fleet(arguments.base, "preview", "--stack", stack, "--json", str(base))
-        known = ("--base", str(base)) if base.exists() else ()
+        _fleet(arguments.base, "preview", f"--stack={stack}", f"--json={base}")
         print(f"== {stack}")
-        done = _fleet(paths.REPO, "preview", "--stack", stack, "--json", str(head), *known)
+        if stack in gone:
+            print("has no stack file any more")
+            continue
+        done = _fleet(paths.REPO, "preview", f"--stack={stack}", f"--json={head}", *([f"--base={base}"] if _read_if_any(base) else []))
         print(done.stdout + done.stderr, end="")
         if done.returncode:
             refused.append(stack)
-        planned = _fleet(paths.REPO, "plan", "--stack", stack, "--markdown")
+            if not head.exists():
+                Preview(stack=stack, spec={}, errors=(done.stderr.strip() or "fleet preview ended without a word",)).write(head)
+        planned = _fleet(paths.REPO, "plan", f"--stack={stack}", "--markdown")
         if not planned.returncode:
             plan.write_text(planned.stdout, encoding="utf-8")
     if refused:
@@ -91,7 +110,7 @@ def _git(folder: Path, *arguments: str) -> str:
     done = subprocess.run(["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False)
     if done.returncode:
         raise FleetError(f"git {' '.join(arguments)} in {folder} failed: {done.stderr.strip()}")
-    return done.stdout.strip()
+    return done.stdout.strip("\0\n")
 
 
 def _fleet(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -108,7 +127,9 @@ def _fleet(clone: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
 def changed_stacks(files: Sequence[str], known: Sequence[str]) -> list[str]:
     """Of the `known` environments those that a change of these files may touch."""
     program = any(each.startswith(_OF_ALL) or (each.startswith("stacks/") and each.endswith(".py")) for each in files)
-    own = {Path(each).name.split(".")[1] for each in files if each.startswith("stacks/") and Path(each).match("Pulumi.*.yaml")}
+    names = [Path(each).name for each in files if each.startswith("stacks/")]
+    own = {stack_file.name_of(each) for each in names if Path(each).match("Pulumi.*.yaml")}
+    own |= {each.removeprefix("choices.").removesuffix(".yaml") for each in names if Path(each).match("choices.*.yaml")}
     return [each for each in known if program or each in own]
 
 
@@ -116,8 +137,7 @@ def comment(arguments: argparse.Namespace) -> None:
     """Raises FleetError."""
     if not arguments.folder.is_dir():
         raise FleetError(f"no such folder: {arguments.folder}")
-    heads = sorted(arguments.folder.glob("*.head.json"))
-    body = comments.text([_environment(each) for each in heads], arguments.run_url)
+    body = comments.text(_environments(arguments.folder), arguments.run_url)
     if not arguments.post:
         print(body)
         return
@@ -127,7 +147,24 @@ def comment(arguments: argparse.Namespace) -> None:
     print(github.upsert(os.environ.get("GITHUB_API_URL") or "https://api.github.com", token, arguments.post, comments.MARK, body))
 
 
-def _environment(head: Path) -> Environment:
-    name = head.name.removesuffix(".head.json")
-    base, plan = head.with_name(f"{name}.base.json"), head.with_name(f"{name}.plan.md")
-    return Environment(head=read(head), base=read(base) if base.exists() else None, plan=plan.read_text(encoding="utf-8") if plan.exists() else "")
+def _environments(folder: Path) -> list[Environment] | None:
+    """What is known of every environment that the change may touch; None where nobody looked."""
+    if not (folder / _TOUCHED).exists():
+        return None
+    told = json.loads((folder / _TOUCHED).read_text(encoding="utf-8"))
+    return [_environment(folder, name) for name in [*told["touched"], *told["gone"]]]
+
+
+def _environment(folder: Path, name: str) -> Environment:
+    plan = folder / f"{name}.plan.md"
+    head, base = (folder / f"{name}.{what}.json" for what in ("head", "base"))
+    told = plan.read_text(encoding="utf-8") if plan.exists() else ""
+    return Environment(name=name, head=read(head) if head.exists() else None, base=_read_if_any(base), plan=told)
+
+
+def _read_if_any(file: Path) -> Preview | None:
+    """A preview of the program before the change; None where there is none, or one that this program does not understand."""
+    try:
+        return read(file) if file.exists() else None
+    except FleetError:
+        return None

@@ -11,6 +11,8 @@ MARK = "<!-- inference-fleet: preview -->"
 # GitHub refuses a longer one.
 LONGEST = 65_536
 _CUT = "\n\nCut here: a comment can be no longer. The run has the rest.\n"
+# Changed resources of each environment that are shown; the next smaller number where the comment would be too long.
+_MOST_RESOURCES = (1000, 100, 20, 0)
 # Fields of one resource that are shown, and characters of one value.
 _MOST_FIELDS, _MOST_CHARACTERS = 12, 120
 _ABSENT = "nothing"
@@ -20,7 +22,9 @@ _ABSENT = "nothing"
 class Environment:
     """What is known of one environment."""
 
-    head: Preview
+    name: str
+    head: Preview | None
+    """None where its stack file is gone."""
     base: Preview | None = None
     """The same before the change; None for a new environment, or where nobody looked."""
     plan: str = ""
@@ -28,52 +32,68 @@ class Environment:
 
     @property
     def change(self) -> Difference | None:
-        return difference(self.base, self.head) if self.base and not self.base.errors and not self.head.errors else None
+        if not self.base or not self.head or self.base.errors or self.head.errors:
+            return None
+        return difference(self.base, self.head)
 
 
-def text(environments: Sequence[Environment], run_url: str = "") -> str:
-    """The whole comment, at most LONGEST characters long."""
-    if not environments:
-        return f"{MARK}\n## Fleet preview\n\nThis change touches no environment.\n"
-    whole = "\n".join(_lines(environments))
+def text(environments: Sequence[Environment] | None, run_url: str = "") -> str:
+    """The whole comment, at most LONGEST characters long. None: the run failed before anything was previewed."""
     end = f"\n\n[The run]({run_url})\n" if run_url else "\n"
+    if environments is None:
+        return f"{MARK}\n## Fleet preview: failed\n\nThere is no preview: the run failed before it.{end}"
+    if not environments:
+        return f"{MARK}\n## Fleet preview\n\nThis change touches no environment.{end}"
     room = LONGEST - len(end)
-    return (whole if len(whole) <= room else whole[: room - len(_CUT)] + _CUT) + end
+    tried = ["\n".join(_lines(environments, most)) for most in _MOST_RESOURCES]
+    return next((each for each in tried if len(each) <= room), _cut(tried[-1], room)) + end
 
 
-def _lines(environments: Sequence[Environment]) -> Iterator[str]:
-    refused = [each.head.stack for each in environments if each.head.refused]
+def _cut(whole: str, room: int) -> str:
+    """The beginning of it, with what is open closed: else all that follows would be folded away with it."""
+    kept = whole[: room - len(_CUT) - 100].rpartition("\n")[0]
+    fence = "\n```" if sum(line.startswith("```") for line in kept.splitlines()) % 2 else ""
+    return kept + fence + "\n\n</details>" * (kept.count("<details") - kept.count("</details>")) + _CUT
+
+
+def _lines(environments: Sequence[Environment], most: int) -> Iterator[str]:
+    refused = [each.name for each in environments if each.head and each.head.refused]
     yield f"{MARK}\n## Fleet preview: {f'refused for {_and(refused)}' if refused else 'passes'}\n"
     yield "| environment | policies | resources |\n|---|---|---|"
     for each in environments:
-        yield f"| {_cell(each.head.stack)} | {_verdict(each.head)} | {_counts(each)} |"
+        yield f"| {_cell(each.name)} | {_verdict(each.head)} | {_counts(each)} |"
     for each in environments:
-        yield f"\n### {_plain(each.head.stack)}\n"
-        yield from _environment(each)
+        yield f"\n### {_plain(each.name)}\n"
+        yield from _environment(each, each.head, most) if each.head else _gone(each)
 
 
-def _environment(each: Environment) -> Iterator[str]:
-    if each.head.errors:
+def _gone(each: Environment) -> Iterator[str]:
+    declared = f"; it declared {len(each.base.resources)} resources" if each.base and not each.base.errors else ""
+    yield f"Its stack file is gone{declared}. What was made of it stays until `pulumi destroy`, which needs the file.\n"
+
+
+def _environment(each: Environment, head: Preview, most: int) -> Iterator[str]:
+    if head.errors:
         yield "There is no preview:\n"
-        for error in each.head.errors:
+        for error in head.errors:
             yield f"```text\n{error.replace('```', '` ` `')}\n```"
         return
-    refusing = [found for found in each.head.violations if found.mandatory]
-    told = [found for found in each.head.violations if not found.mandatory]
+    refusing = [found for found in head.violations if found.mandatory]
+    told = [found for found in head.violations if not found.mandatory]
     if refusing:
         yield "\n".join(_violations("refused by", refusing))
     if told:
         yield _folded(f"{len(told)} told, refusing nothing", "\n".join(_violations("told by", told)))
     if each.plan:
-        yield _folded("Plan", each.plan.strip())
+        yield _folded("Plan", _unnamed(each.plan.strip()))
     change = each.change
     if change is None:
         known = "It is not known what was declared before." if each.base is None else "There was no preview before the change."
-        yield f"{known} Declared now: {len(each.head.resources)} resources.\n"
+        yield f"{known} Declared now: {len(head.resources)} resources.\n"
     elif change.empty:
         yield "No resource is declared otherwise than before.\n"
     else:
-        yield _folded(f"Resources: {_numbers(change)}", "\n".join(_changes(change)), opened=True)
+        yield _folded(f"Resources: {_numbers(change)}", "\n".join(_changes(change, most)), opened=True)
 
 
 def _violations(head: str, found: Sequence[Violation]) -> Iterator[str]:
@@ -86,19 +106,25 @@ def _violations(head: str, found: Sequence[Violation]) -> Iterator[str]:
     yield ""
 
 
-def _changes(change: Difference) -> Iterator[str]:
-    for sign, names in (("+", change.added), ("-", change.removed)):
-        for name in names:
-            yield f"- **{'added' if sign == '+' else 'removed'}** {_code(name)}"
-    for name, fields in change.changed.items():
-        yield f"- **changed** {_code(name)}"
-        for path, (before, after) in list(fields.items())[:_MOST_FIELDS]:
-            yield f"  - {_code(path)}: {_value(before)} → {_value(after)}"
-        if len(fields) > _MOST_FIELDS:
-            yield f"  - and {len(fields) - _MOST_FIELDS} more fields"
+def _changes(change: Difference, most: int) -> Iterator[str]:
+    whole = [*(f"- **removed** {_code(name)}" for name in change.removed), *(f"- **added** {_code(name)}" for name in change.added)]
+    whole += ["\n".join(_changed(name, fields)) for name, fields in change.changed.items()]
+    yield from whole[:most]
+    if len(whole) > most:
+        yield f"- and {len(whole) - most} more: the run has them, or `fleet preview --base`"
 
 
-def _verdict(head: Preview) -> str:
+def _changed(name: str, fields: Mapping[str, tuple[Any, Any]]) -> Iterator[str]:
+    yield f"- **changed** {_code(name)}"
+    for path, (before, after) in list(fields.items())[:_MOST_FIELDS]:
+        yield f"  - {_code(path)}: {_value(before)} → {_value(after)}"
+    if len(fields) > _MOST_FIELDS:
+        yield f"  - and {len(fields) - _MOST_FIELDS} more fields"
+
+
+def _verdict(head: Preview | None) -> str:
+    if head is None:
+        return "gone"
     if head.errors:
         return "❌ no preview"
     refusing = sum(each.mandatory for each in head.violations)
@@ -108,7 +134,9 @@ def _verdict(head: Preview) -> str:
 
 def _counts(each: Environment) -> str:
     change = each.change
-    return "" if each.head.errors else f"{len(each.head.resources)} declared" if change is None else _numbers(change)
+    if change is not None:
+        return _numbers(change)
+    return f"{len(each.head.resources)} declared" if each.head and not each.head.errors else ""
 
 
 def _numbers(change: Difference) -> str:
@@ -140,8 +168,12 @@ def _code(value: str) -> str:
 
 
 def _plain(value: str) -> str:
-    """Text that names nobody and opens no tag."""
-    return value.replace("&", "&amp;").replace("<", "&lt;").replace("@", "@\u200b")
+    """Text that names nobody, opens no tag, and links to nothing under another name."""
+    return _unnamed(value.replace("&", "&amp;").replace("<", "&lt;").replace("](", "]\u200b("))
+
+
+def _unnamed(value: str) -> str:
+    return value.replace("@", "@\u200b")
 
 
 def _cell(value: str) -> str:

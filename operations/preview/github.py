@@ -35,7 +35,7 @@ def _ours(client: httpx.Client, comments: str, mark: str) -> int | None:
         found: list[dict[str, Any]] = _ask(client, "GET", comments, params={"per_page": _PAGE, "page": page})
         for each in found:
             # A person may quote the mark; what a person wrote is not overwritten.
-            if str(each.get("body")).startswith(mark) and each["user"]["type"] == "Bot":
+            if str(each.get("body")).startswith(mark) and (each.get("user") or {}).get("type") == "Bot":
                 return each["id"]
         if len(found) < _PAGE:
             return None
@@ -49,5 +49,10 @@ def _ask(client: httpx.Client, method: str, url: str, **more: Any) -> Any:
         raise FleetError(f"GitHub does not answer: {error}") from None
     if answer.is_error:
         hint = "the job needs `permissions: pull-requests: write`; a pull request from a fork never has it" if answer.status_code in (401, 403, 404) else ""
+        if "rate limit" in answer.text:
+            hint = "run the job again later"
         raise FleetError(f"GitHub refuses {method} {url}: HTTP {answer.status_code} {answer.text.strip()[:200]}", hint=hint)
-    return answer.json()
+    try:
+        return answer.json()
+    except ValueError:
+        raise FleetError(f"GitHub answers {method} {url} with something else than JSON", hint="GITHUB_API_URL must be the address of its API") from None

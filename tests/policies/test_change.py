@@ -57,13 +57,13 @@ def clones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     head.mkdir()
     _git(head, "init")
     (head / ".gitignore").write_text(".venv/\npreview.json\nrefused\n")
-    _commit(head, "README.md")
+    _commit(head, "stacks/Pulumi.local.yaml")
+    _commit(head, "stacks/examples/Pulumi.old.yaml")
     _git(head, "worktree", "add", str(base), "HEAD")
     _commit(head, "stacks/Pulumi.prod.yaml")
     _program(head)
     _program(base)
     monkeypatch.setattr(cli.paths, "REPO", head)
-    monkeypatch.setattr(cli.stack_file, "stacks", lambda: ["local", "prod"])
     monkeypatch.setenv("FLEET_STATE", "ours")
     return head, base
 
@@ -72,9 +72,19 @@ def _run(base: Path, folder: Path) -> None:
     cli.change(argparse.Namespace(base=base, folder=folder))
 
 
+def _written(folder: Path) -> list[str]:
+    return sorted(each.name for each in folder.iterdir() if each.name != "environments.json")
+
+
+def _said(folder: Path, capsys: pytest.CaptureFixture[str]) -> str:
+    capsys.readouterr()
+    cli.comment(argparse.Namespace(folder=folder, run_url="", post=None))
+    return capsys.readouterr().out
+
+
 def test_a_changed_environment_is_previewed_before_and_after(clones: tuple[Path, Path], tmp_path: Path) -> None:
     _run(clones[1], tmp_path / "out")
-    assert sorted(each.name for each in (tmp_path / "out").iterdir()) == ["prod.base.json", "prod.head.json"]
+    assert _written(tmp_path / "out") == ["prod.base.json", "prod.head.json"]
     head = json.loads((tmp_path / "out" / "prod.head.json").read_text())
     # The head is told of the base, and neither uses the state of the one that asks.
     assert head["spec"] == {"base": str(tmp_path / "out" / "prod.base.json"), "state": None}
@@ -83,7 +93,7 @@ def test_a_changed_environment_is_previewed_before_and_after(clones: tuple[Path,
 def test_a_base_without_the_command_is_no_failure(clones: tuple[Path, Path], tmp_path: Path) -> None:
     (clones[1] / ".venv" / "bin" / "fleet").write_text(f"#!{sys.executable}\nraise SystemExit(2)\n")
     _run(clones[1], tmp_path / "out")
-    assert [each.name for each in (tmp_path / "out").iterdir()] == ["prod.head.json"]
+    assert _written(tmp_path / "out") == ["prod.head.json"]
 
 
 def test_a_refusal_fails_after_all_were_written(clones: tuple[Path, Path], tmp_path: Path) -> None:
@@ -103,6 +113,66 @@ def test_a_base_that_was_not_set_up_says_what_to_do(clones: tuple[Path, Path], t
     with pytest.raises(FleetError, match="cannot be started") as refused:
         _run(clones[1], tmp_path / "out")
     assert refused.value.hint == f"make -C {clones[1]} setup"
+
+
+def test_an_environment_that_is_removed_or_renamed_is_told(clones: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _git(clones[0], "mv", "stacks/examples/Pulumi.old.yaml", "stacks/Pulumi.new.yaml")
+    _git(clones[0], "commit", "-m", "rename")
+    _run(clones[1], tmp_path / "out")
+    assert _written(tmp_path / "out") == ["new.base.json", "new.head.json", "old.base.json", "prod.base.json", "prod.head.json"]
+    said = _said(tmp_path / "out", capsys)
+    assert "| old | gone |" in said
+    assert "Its stack file is gone; it declared 0 resources." in said
+
+
+@pytest.mark.parametrize("name", ["prod.eu", "größe", "--help", "a b", "$(touch x)", "`x`|y", "<b>@team"])
+def test_an_odd_name_of_an_environment_is_a_name(clones: tuple[Path, Path], tmp_path: Path, name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    _commit(clones[0], f"stacks/Pulumi.{name}.yaml")
+    _run(clones[1], tmp_path / "out")
+    assert json.loads((tmp_path / "out" / f"{name}.head.json").read_text())["stack"] == name
+    said = _said(tmp_path / "out", capsys)
+    assert "❌" not in said
+    assert "<b>" not in said
+    assert "@team" not in said
+    assert "| `x`|y |" not in said
+
+
+def test_what_the_planner_chose_is_part_of_its_environment(clones: tuple[Path, Path], tmp_path: Path) -> None:
+    _commit(clones[0], "stacks/choices.local.yaml")
+    _run(clones[1], tmp_path / "out")
+    assert (tmp_path / "out" / "local.head.json").exists()
+
+
+def test_a_program_that_ends_without_a_word_is_refused_and_told(clones: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (clones[0] / ".venv" / "bin" / "fleet").write_text(f"#!{sys.executable}\nraise SystemExit('error: no such thing')\n")
+    with pytest.raises(FleetError, match="refused: prod"):
+        _run(clones[1], tmp_path / "out")
+    said = _said(tmp_path / "out", capsys)
+    assert "| prod | ❌ no preview |" in said
+    assert "error: no such thing" in said
+
+
+def test_a_base_of_another_form_is_not_compared(clones: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = clones[1] / "preview.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "form": 99}))
+    _run(clones[1], tmp_path / "out")
+    assert json.loads((tmp_path / "out" / "prod.head.json").read_text())["spec"]["base"] is None
+    assert "It is not known what was declared before." in _said(tmp_path / "out", capsys)
+
+
+def test_a_run_that_failed_before_the_previews_does_not_pass_for_one_that_touches_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said = _said(tmp_path, capsys)
+    assert "Fleet preview: failed" in said
+    assert "touches no environment" not in said
+
+
+def test_files_of_an_earlier_run_are_not_taken_for_this_one(clones: tuple[Path, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _run(clones[1], tmp_path / "out")
+    (tmp_path / "out" / "local.head.json").write_text((tmp_path / "out" / "prod.head.json").read_text())
+    (clones[1] / ".venv" / "bin" / "fleet").write_text(f"#!{sys.executable}\nraise SystemExit(2)\n")
+    _run(clones[1], tmp_path / "out")
+    assert not (tmp_path / "out" / "prod.base.json").exists()
+    assert "### local" not in _said(tmp_path / "out", capsys)
 
 
 @pytest.mark.parametrize("written", ["config: {}", "config: {fleet:spec: [1]}", "- 1", "{"])

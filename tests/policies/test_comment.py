@@ -31,7 +31,7 @@ def said(*environments: Environment) -> str:
 
 
 def test_it_says_who_refuses_what_and_how_it_is_mended() -> None:
-    text = said(Environment(head=_HEAD, base=_BASE))
+    text = said(Environment(name="prod", head=_HEAD, base=_BASE))
     assert text.startswith(f"{MARK}\n## Fleet preview: refused for prod\n")
     assert "| prod | ❌ 1 refuse, 1 told | 1 added, 1 changed, 1 removed |" in text
     assert "| `image-by-digest` | chat-isvc | image has no digest, got: `a\\|b:1` | add it |" in text
@@ -39,13 +39,13 @@ def test_it_says_who_refuses_what_and_how_it_is_mended() -> None:
 
 
 def test_it_shows_what_changes_and_nothing_else() -> None:
-    text = said(Environment(head=_HEAD, base=_BASE))
+    text = said(Environment(name="prod", head=_HEAD, base=_BASE))
     assert "- **added** `new thing`" in text
     assert "- **removed** `old thing`" in text
     assert f"- **changed** `{_ISVC}`\n  - `spec.replicas`: `2` → `3`\n" in text
     assert "a:1" not in text
-    assert "No resource is declared otherwise" in said(Environment(head=replace(_HEAD, resources=_BASE.resources), base=_BASE))
-    assert "It is not known what was declared before" in said(Environment(head=_HEAD))
+    assert "No resource is declared otherwise" in said(Environment(name="prod", head=replace(_HEAD, resources=_BASE.resources), base=_BASE))
+    assert "It is not known what was declared before" in said(Environment(name="prod", head=_HEAD))
 
 
 def test_a_change_inside_a_commands_document_is_shown_by_its_field() -> None:
@@ -54,30 +54,48 @@ def test_a_change_inside_a_commands_document_is_shown_by_its_field() -> None:
 
 
 def test_a_program_that_fails_shows_its_words() -> None:
-    text = said(Environment(head=replace(_HEAD, errors=("stacks/Pulumi.prod.yaml: models[0]: is required",), violations=(), resources={})))
+    text = said(Environment(name="prod", head=replace(_HEAD, errors=("stacks/Pulumi.prod.yaml: models[0]: is required",), violations=(), resources={})))
     assert "refused for prod" in text
     assert "❌ no preview" in text
     assert "```text\nstacks/Pulumi.prod.yaml: models[0]: is required\n```" in text
 
 
 def test_a_plan_is_shown_where_there_is_one() -> None:
-    assert "<summary>Plan</summary>\n\n| model | GPUs |" in said(Environment(head=_HEAD, plan="| model | GPUs |\n"))
-    assert "<summary>Plan" not in said(Environment(head=_HEAD))
+    assert "<summary>Plan</summary>\n\n| model | GPUs |" in said(Environment(name="prod", head=_HEAD, plan="| model | GPUs |\n"))
+    assert "<summary>Plan" not in said(Environment(name="prod", head=_HEAD))
 
 
 def test_text_of_a_pull_request_names_nobody_and_opens_no_tag() -> None:
-    rude = Violation(policy="residency", mandatory=True, resource="@everyone", message="Title.\n<img src=x> @platform-team\nmend: no")
-    text = said(Environment(head=replace(_HEAD, violations=(rude,))))
+    rude = Violation(
+        policy="residency", mandatory=True, resource="@everyone", message="Title.\n<img src=x> @platform-team [the mend](https://evil.example)\nmend: no"
+    )
+    text = said(Environment(name="prod", head=replace(_HEAD, violations=(rude,))))
     assert "@everyone" not in text
     assert "@platform-team" not in text
     assert "<img" not in text
+    assert "](https://evil.example)" not in text
+    assert "@team" not in said(Environment(name="prod", head=_HEAD, plan="owner: @team"))
 
 
 def test_it_is_never_longer_than_a_comment_may_be() -> None:
     many = {f"kind name-{number}": {"spec": "x" * 100} for number in range(3000)}
-    text = comment.text([Environment(head=replace(_HEAD, resources=many), base=_BASE)], "https://example.com/run/1")
+    changed = [Environment(name=f"prod-{number}", head=replace(_HEAD, resources=many), base=_BASE) for number in range(20)]
+    text = comment.text(changed, "https://example.com/run/1")
+    assert len(text) <= LONGEST
+    # Of all of them who refuses what; of what changes no more than there is room for.
+    assert text.count("| `image-by-digest` |") == 20
+    assert "more: the run has them" in text
+    assert text.endswith("[The run](https://example.com/run/1)\n")
+
+
+@pytest.mark.parametrize("head", [replace(_HEAD, violations=(_TOLD,)), replace(_HEAD, errors=("x\n" * 50_000,))])
+def test_what_is_cut_is_closed(head: Preview) -> None:
+    plan = "| model | GPUs |\n" * 10_000
+    text = comment.text([Environment(name="prod", head=head, base=_BASE, plan=plan)], "https://example.com/run/1")
     assert len(text) <= LONGEST
     assert "Cut here" in text
+    assert text.count("<details") == text.count("</details>")
+    assert text.count("```") % 2 == 0
     assert text.endswith("[The run](https://example.com/run/1)\n")
 
 
@@ -106,6 +124,8 @@ _KNOWN = ["local", "prod-americas", "prod-europe"]
         (["stacks/config.py"], _KNOWN),
         (["stacks/schema.json", "README.md", "tests/unit/test_mesh.py"], []),
         (["stacks/Pulumi.gone.yaml"], []),
+        (["stacks/choices.prod-europe.yaml"], ["prod-europe"]),
+        (["operations/plan/report.py"], _KNOWN),
     ],
 )
 def test_a_change_touches_the_environments_that_it_may_change(files: list[str], touched: list[str]) -> None:
@@ -151,8 +171,10 @@ class _GitHub(BaseHTTPRequestHandler):
 @pytest.fixture
 def hub() -> Iterator[str]:
     person = {"user": {"type": "User"}, "html_url": ""}
-    # Enough for a second page, and one who quotes ours.
-    _GitHub.comments[:] = [{"id": number, "body": f"{MARK} is what it begins with" if not number else "hello", **person} for number in range(101)]
+    nobody = {"user": None, "html_url": ""}
+    # Enough for a second page, and two who quote ours, one of whom has no account any more.
+    quoting = [{"id": number, "body": f"{MARK} is what it begins with", **who} for number, who in enumerate((person, nobody))]
+    _GitHub.comments[:] = [*quoting, *({"id": number, "body": "hello", **person} for number in range(2, 101))]
     _GitHub.refuses = False
     server = ThreadingHTTPServer(("127.0.0.1", 0), _GitHub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
@@ -164,7 +186,7 @@ def hub() -> Iterator[str]:
 def test_later_runs_change_the_one_comment_and_no_persons(hub: str) -> None:
     for number in range(3):
         assert github.upsert(hub, "secret", "team/fleet#7", MARK, f"{MARK}\nrun {number}") == "https://example.com/new"
-    ours = [each["body"] for each in _GitHub.comments if each["user"]["type"] == "Bot"]
+    ours = [each["body"] for each in _GitHub.comments if each["user"] and each["user"]["type"] == "Bot"]
     assert ours == [f"{MARK}\nrun 2"]
     assert len(_GitHub.comments) == 102
     assert _GitHub.tokens == {"Bearer secret"}
