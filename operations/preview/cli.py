@@ -5,11 +5,9 @@ import json
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 from pathlib import Path
 
-from components.choice import Kept
-from components.spec import SpecError, parse
+from components.spec import SpecError
 from operations import stack_file
 from operations.errors import FleetError
 from operations.preview import comment as comments
@@ -35,9 +33,9 @@ def preview(arguments: argparse.Namespace) -> None:
     spec = detached.read_spec(stack_file.path(arguments.stack))
     base = read(arguments.base) if arguments.base else None
     with detached.project() as project:
-        found = project.preview(arguments.stack, spec, _cost(base))
+        found = project.preview(arguments.stack, spec, _cost(arguments.stack, base))
     if arguments.json:
-        replace(found, choices=kept(arguments.stack).model_dump(mode="json", by_alias=True)).write(arguments.json)
+        found.write(arguments.json)
     print("\n".join(_told(found, base)))
     if found.errors:
         raise FleetError("\n".join(found.errors))
@@ -46,12 +44,12 @@ def preview(arguments: argparse.Namespace) -> None:
         raise FleetError(f"`{arguments.stack}` is refused by {', '.join(refusing)}", hint="docs/policies.md tells each rule, and how one is waived")
 
 
-def _cost(base: Preview | None) -> float | None:
+def _cost(stack: str, base: Preview | None) -> float | None:
     """What the stack cost in a month before the change, by today's prices."""
     if base is None or base.errors:
         return None
     try:
-        total, unpriced = cost.monthly(resolve_fleet(dict(base.spec), parse(Kept, base.choices, lambda _: ()))[1].fleet)
+        total, unpriced = cost.monthly(resolve_fleet(dict(base.spec), kept(stack))[1].fleet)
     except SpecError:
         return None
     return None if unpriced else total

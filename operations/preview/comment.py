@@ -1,5 +1,6 @@
 """The comment of a pull request: what previews found, as Markdown. Pure; posting it is github.py."""
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -173,7 +174,8 @@ def _plain(value: str) -> str:
 
 
 def _unnamed(value: str) -> str:
-    return value.replace("@", "@\u200b")
+    # Nobody is named behind a letter or digit: a digest stays as it is, for people to copy.
+    return re.sub(r"(?<![0-9A-Za-z_])@", "@\u200b", value)
 
 
 def _cell(value: str) -> str:

@@ -31,8 +31,6 @@ class Preview:
     stack: str
     spec: Mapping[str, Any]
     """`fleet:spec` of the stack file."""
-    choices: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What the planner chose for it earlier, as stacks/choices.<stack>.yaml has it."""
     resources: Mapping[str, Mapping[str, Any]] = field(default_factory=dict[str, Mapping[str, Any]])
     """Inputs by `type name`; components have none. Secrets are masked by the engine."""
     violations: tuple[Violation, ...] = ()

@@ -77,6 +77,11 @@ def test_text_of_a_pull_request_names_nobody_and_opens_no_tag() -> None:
     assert "@team" not in said(Environment(name="prod", head=_HEAD, plan="owner: @team"))
 
 
+def test_a_digest_can_be_copied_from_it() -> None:
+    tag = Violation(policy="image-registry", mandatory=True, resource="chat-isvc", message="Title.\ngot: `host/a:1@sha256:0123`\nmend: no")
+    assert "`host/a:1@sha256:0123`" in said(Environment(name="prod", head=replace(_HEAD, violations=(tag,))))
+
+
 def test_it_is_never_longer_than_a_comment_may_be() -> None:
     many = {f"kind name-{number}": {"spec": "x" * 100} for number in range(3000)}
     changed = [Environment(name=f"prod-{number}", head=replace(_HEAD, resources=many), base=_BASE) for number in range(20)]
