@@ -139,7 +139,7 @@ def comment(arguments: argparse.Namespace) -> None:
     if not arguments.post:
         print(body)
         return
-    token = os.environ.get("GITHUB_TOKEN", "")
+    token = os.environ.get("GITHUB_TOKEN", "").strip()
     if not token:
         raise FleetError("GITHUB_TOKEN is not set", hint="in a workflow: env: {GITHUB_TOKEN: ${{ github.token }}}")
     print(github.upsert(os.environ.get("GITHUB_API_URL") or "https://api.github.com", token, arguments.post, comments.MARK, body))

@@ -19,6 +19,9 @@ def upsert(api: str, token: str, target: str, mark: str, body: str) -> str:
     found = _TARGET.fullmatch(target)
     if found is None:
         raise FleetError(f"must be OWNER/REPOSITORY#NUMBER, got: `{target}`")
+    # What is no header is shown by the library, and a token is not to be shown.
+    if not re.fullmatch(r"[!-~]+", token):
+        raise FleetError("GITHUB_TOKEN is no token: it holds a blank, a line break, or a letter outside ASCII")
     repository = f"{api.rstrip('/')}/repos/{found['repository']}"
     headers = {"authorization": f"Bearer {token}", "accept": "application/vnd.github+json", "x-github-api-version": "2022-11-28"}
     with httpx.Client(headers=headers, timeout=30, follow_redirects=True) as client:

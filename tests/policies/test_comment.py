@@ -205,6 +205,13 @@ def test_a_refusal_of_github_says_what_the_job_lacks(hub: str) -> None:
     assert "secret" not in str(refused.value)
 
 
+@pytest.mark.parametrize("token", ["se cret", "secret\nmore", "secrét"])
+def test_what_is_no_token_is_not_shown(token: str) -> None:
+    with pytest.raises(FleetError, match="GITHUB_TOKEN is no token") as refused:
+        github.upsert("http://127.0.0.1:1", token, "team/fleet#7", MARK, MARK)
+    assert token not in str(refused.value)
+
+
 def test_a_target_that_is_none_is_refused() -> None:
     with pytest.raises(FleetError, match="must be OWNER/REPOSITORY#NUMBER"):
         github.upsert("http://127.0.0.1:1", "secret", "team/fleet", MARK, MARK)
