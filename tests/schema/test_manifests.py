@@ -1,7 +1,6 @@
 """Every object of every stack is taken by an API server that holds the pinned CRDs; a stale or misspelt field fails here."""
 
 import copy
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,13 @@ import pytest
 from components.fleet import Fleet, FleetArgs
 from components.overrides import overridden
 from kube.client import ApiError
-from local import karmada, manifests
 from stacks.config import parse_fleet
 from tests.conftest import ApiServer
 from tests.unit import engine, fleets
-from toolchain import tools
 
 pytestmark = pytest.mark.schema
 
 _STACK_FILES = [*fleets.stack_files(), *sorted((fleets.REPO / "stacks" / "examples").glob("Pulumi.*.yaml"))]
-
-
-def karmada_crds() -> Iterator[dict[str, Any]]:
-    """Karmada's CRDs without conversion: no webhook runs here, and only the stored versions are written."""
-    for path in sorted((tools.share("karmada") / "charts/karmada/_crds/bases").rglob("*.yaml")):
-        yield from manifests.read(path)
-
-
-@pytest.fixture(scope="module")
-def members_and_hub(api_server: ApiServer) -> ApiServer:
-    """One API server with the kinds of both: KServe's full schemas, where the hub itself has the minimal ones."""
-    manifests.apply_crds(api_server.kube, [*karmada_crds(), *karmada.kserve_crds(minimal=False), *karmada.istio_crds()])
-    for name in ("models", "istio-ingress"):
-        manifests.apply_all(api_server.kube, [manifests.namespace(name)])
-    return api_server
 
 
 def declared(stack_file: Path) -> list[dict[str, Any]]:
@@ -76,6 +58,7 @@ def test_every_object_on_the_hub_is_taken(members_and_hub: ApiServer, stack_file
 @pytest.mark.parametrize("stack_file", _STACK_FILES, ids=lambda path: path.stem)
 def test_every_object_is_taken_as_members_get_it(members_and_hub: ApiServer, stack_file: Path) -> None:
     objects = propagated(declared(stack_file))
+    assert {cluster for cluster, _ in objects} == {each["name"] for each in fleets.read(stack_file)["clusters"]}
     assert {"InferenceService", "Gateway", "VirtualService", "EnvoyFilter"} <= {body["kind"] for _, body in objects}
     assert refusals(members_and_hub, objects) == []
 
