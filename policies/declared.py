@@ -269,3 +269,15 @@ def mappings(value: Any) -> list[Object]:
 def number(value: Any, otherwise: float = 0) -> float:
     """A number, `otherwise` for anything else."""
     return value if isinstance(value, (int, float)) and not isinstance(value, bool) else otherwise
+
+
+def texts(value: Any, path: str = "") -> Iterator[tuple[str, str]]:
+    """Every text in it, by its path such as `spec.hosts[0]`."""
+    if isinstance(value, str):
+        yield path, value
+    elif isinstance(value, dict):
+        for key, each in cast(dict[str, Any], value).items():
+            yield from texts(each, f"{path}.{key}" if path else key)
+    elif isinstance(value, list):
+        for place, each in enumerate(cast(list[Any], value)):
+            yield from texts(each, f"{path}[{place}]")

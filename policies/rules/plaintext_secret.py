@@ -9,9 +9,8 @@ Change a secret that was pushed in plain text: it is known.
 
 import re
 from collections.abc import Iterator
-from typing import Any, cast
 
-from policies.declared import Stack, at, items, mapping, mappings, text
+from policies.declared import Stack, at, items, mapping, mappings, text, texts
 from policies.pods import name_of, pods
 from policies.rule import Finding
 
@@ -50,7 +49,7 @@ def check(stack: Stack) -> Iterator[Finding]:
             yield Finding(says=f"`data.{key}` holds a secret in plain text", on=each)
     # The value is not shown: a preview's output is kept, and read by more people than the secret is meant for.
     for each in stack.placed(*{other.kind for other in stack.objects} - {"Secret", "SealedSecret"}):
-        for path, value in _texts(each.body, ""):
+        for path, value in texts(each.body):
             for what, pattern in _LOOKS_LIKE.items():
                 if pattern.search(value):
                     yield Finding(says=f"`{path}` holds what looks like {what}", on=each)
@@ -58,14 +57,3 @@ def check(stack: Stack) -> Iterator[Finding]:
 
 def _upper(name: str) -> str:
     return re.sub(r"[-.]", "_", name).upper()
-
-
-def _texts(value: Any, path: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield path, value
-    elif isinstance(value, dict):
-        for key, each in cast(dict[str, Any], value).items():
-            yield from _texts(each, f"{path}.{key}" if path else key)
-    elif isinstance(value, list):
-        for place, each in enumerate(cast(list[Any], value)):
-            yield from _texts(each, f"{path}[{place}]")

@@ -10,7 +10,7 @@ to an hour or more.
 import re
 from collections.abc import Iterator
 
-from policies.declared import Object, Stack, at, mappings, text
+from policies.declared import Object, Stack, at, mappings, number, text, texts
 from policies.istio import traffic_policies
 from policies.rule import Finding
 
@@ -23,6 +23,10 @@ def seconds(duration: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in re.findall(r"([\d.]+)(ns|us|ms|s|m|h)", duration))
 
 
+# In the parts of Envoy's configuration that an EnvoyFilter puts in: what ends a stream or its connection by the clock.
+_OF_ENVOY = ("max_connection_duration", "max_stream_duration", "request_timeout")
+
+
 def _timeouts(kind: str, body: Object) -> Iterator[tuple[str, str]]:
     if kind == "VirtualService":
         for place, route in enumerate(mappings(at(body, "spec", "http"))):
@@ -31,6 +35,11 @@ def _timeouts(kind: str, body: Object) -> Iterator[tuple[str, str]]:
     elif kind == "DestinationRule":
         for where, part in traffic_policies(body):
             yield f"{where}.connectionPool.tcp.maxConnectionDuration", text(at(part, "connectionPool", "tcp", "maxConnectionDuration"))
+    elif kind == "InferenceService":
+        # Seconds. KServe makes them a timeout of its route.
+        yield "predictor.timeout", f"{number(at(body, 'spec', 'predictor', 'timeout')):g}s"
+    elif kind == "EnvoyFilter":
+        yield from ((path, value) for path, value in texts(body) if path.rpartition(".")[2] in _OF_ENVOY)
     else:
         for place, rule in enumerate(mappings(at(body, "spec", "rules"))):
             for field in ("request", "backendRequest"):
@@ -38,7 +47,7 @@ def _timeouts(kind: str, body: Object) -> Iterator[tuple[str, str]]:
 
 
 def check(stack: Stack) -> Iterator[Finding]:
-    for each in stack.placed("VirtualService", "HTTPRoute", "DestinationRule"):
+    for each in stack.placed("VirtualService", "HTTPRoute", "DestinationRule", "InferenceService", "EnvoyFilter"):
         for where, value in _timeouts(each.kind, each.body):
             if 0 < seconds(value) < _LONGEST_SECONDS:
                 yield Finding(says=f"`{where}` cuts streams, got: `{value}`", on=each)

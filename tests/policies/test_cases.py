@@ -144,6 +144,14 @@ _EJECTS = {"outlierDetection": {"consecutiveGatewayErrors": 3, "maxEjectionPerce
 _FAILS_OVER = {"loadBalancer": {"localityLbSetting": {"failover": [{"from": "us-east-1", "to": "us-west-2"}]}}}
 
 
+_FILTER = {
+    "apiVersion": "networking.istio.io/v1alpha3",
+    "kind": "EnvoyFilter",
+    "metadata": metadata("short"),
+    "spec": {"configPatches": [{"patch": {"value": {"typed_config": {"common_http_protocol_options": {"max_stream_duration": "60s"}}}}}]},
+}
+
+
 def _map(**data: str) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("map"), "data": data}
 
@@ -320,6 +328,8 @@ _BAD: dict[str, tuple[str, list[Object]]] = {
         [destination_rule("far", {**_EJECTS, "portLevelSettings": [{"port": {"number": 80}, "outlierDetection": {"consecutiveGatewayErrors": 1}}]})],
     ),
     "an end of every connection": ("stream-timeout", [destination_rule("far", {"connectionPool": {"tcp": {"maxConnectionDuration": "5m"}}})]),
+    "an end of every stream in Envoy's own words": ("stream-timeout", [_FILTER]),
+    "a timeout of KServe's own route": ("stream-timeout", _placed(containers=[_vllm()], timeout=60)),
     "a second policy that takes a region away": (
         "failover-partner",
         [_propagation(_service("llama-3-8b"), "all", priority=1, placement={"clusterAffinity": {"clusterNames": ["us-east"]}})],
