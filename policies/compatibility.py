@@ -65,10 +65,12 @@ class Site:
     cluster: str
     versions: Mapping[str, str | None]
     """Of every one of COMPONENTS; None where the stack file does not say."""
+    serves: bool = True
+    """Whether it runs a vLLM. One without a model gets the mesh and the control planes all the same."""
 
     @property
     def unknown(self) -> list[str]:
-        return [name for name in REQUIRED if self.versions[name] is None]
+        return [name for name in REQUIRED if self.versions[name] is None and (self.serves or name != "vllm")]
 
 
 def _same(version: str, tested: str) -> bool:
@@ -139,14 +141,15 @@ def vllm_of(image: str) -> str | None:
 
 
 def sites(fleet: FleetSpec) -> Iterator[Site]:
-    """Every cluster with every vLLM that runs there; one without a model with none."""
+    """Every cluster with every vLLM that runs there; one without a model once."""
     for cluster in fleet.clusters:
         known = {**_of_cluster(cluster), "karmada": named(PINS.karmada)}
         images = dict.fromkeys(
             fleet.runtimes.for_accelerator(model.accelerator_in(cluster.name).type).image for model in fleet.models if cluster.name in model.placement.weights
         )
-        for image in images:
-            yield Site(cluster=cluster.name, versions={name: known.get(name) for name in COMPONENTS} | {"vllm": vllm_of(image)})
+        for image in images or (None,):
+            vllm = vllm_of(image) if image else None
+            yield Site(cluster=cluster.name, versions={name: known.get(name) for name in COMPONENTS} | {"vllm": vllm}, serves=image is not None)
 
 
 def _of_cluster(cluster: ClusterSpec) -> dict[str, str | None]:

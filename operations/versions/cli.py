@@ -34,15 +34,12 @@ def _described(site: Site) -> dict[str, Any]:
 
 def lines(sites: Sequence[Site]) -> Iterator[str]:
     """What is printed. Clusters with the same versions are told together."""
-    if not sites:
-        yield "no cluster serves a model"
-    groups: dict[tuple[tuple[str, str | None], ...], list[str]] = {}
+    groups: dict[tuple[Any, ...], list[Site]] = {}
     for each in sites:
-        groups.setdefault(tuple(each.versions.items()), []).append(each.cluster)
-    for versions, clusters in groups.items():
-        site = Site(cluster=clusters[0], versions=dict(versions))
-        yield f"{', '.join(clusters)}"
-        yield from (f"  {line}" for line in _site(site))
+        groups.setdefault((each.serves, *each.versions.items()), []).append(each)
+    for same in groups.values():
+        yield ", ".join(each.cluster for each in same)
+        yield from (f"  {line}" for line in _site(same[0]))
 
 
 def _site(site: Site) -> Iterator[str]:
@@ -50,7 +47,7 @@ def _site(site: Site) -> Iterator[str]:
     wrong = row.differs(site.versions)
     width = max(map(len, COMPONENTS.values()))
     for name, title in COMPONENTS.items():
-        told = site.versions[name] or "not told"
+        told = site.versions[name] or ("not told" if site.serves or name != "vllm" else "serves no model")
         yield f"{title:{width}}  {told}" + (f"   tested: {row.versions[name]}" if name in wrong else "")
     if wrong:
         yield f"not tested together; the nearest row differs in {', '.join(COMPONENTS[name] for name in wrong)}"

@@ -3,7 +3,8 @@
 Why: a wildcard also allows what is installed next year, Secrets and impersonation included; an account that leaks should be
 worth what its task needs.
 
-Mend: name apiGroups, resources and verbs; bind a role of the task's own to one service account.
+Mend: name apiGroups, resources and verbs, and by resourceNames what may be bound, escalated or impersonated; bind
+a role of the task's own to one service account.
 """
 
 from collections.abc import Iterator

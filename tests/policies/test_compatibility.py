@@ -118,6 +118,20 @@ def test_a_cluster_too_far_behind_is_told_so(rows: list[Row]) -> None:
     assert step == "  next step: tell the versions under `driver.versions`"
 
 
+def test_a_cluster_without_a_model_is_judged_too(rows: list[Row]) -> None:
+    rows.append(row(kubernetes="1.36.3", vllm="0.33.0"))
+    spec = changes.read(AMERICAS)
+    for each in spec["models"]:
+        each["placement"] |= {"clusters": [{"name": "us-east"}], "minimumClusters": 1}
+        each.pop("objectives", None)
+    spec["clusters"][1]["driver"]["versions"] = {"kubernetes": "1.34", "kserve": "0.20.0", "istio": "1.31"}
+    [east, west] = compatibility.sites(parse_fleet(spec))
+    assert compatibility.tested(east.versions)
+    assert not west.unknown
+    assert not compatibility.tested(west.versions)
+    assert "  vLLM                 serves no model" in cli.lines([west])
+
+
 def test_clusters_of_different_versions_are_told_apart(rows: list[Row]) -> None:
     rows.append(row(kubernetes="1.36.3"))
     sites = [Site(cluster=name, versions=site(kubernetes=version)) for name, version in (("east", "1.36.3"), ("west", "1.36"), ("north", "1.36.3"))]
