@@ -263,7 +263,6 @@ _RULES = {
     "less_than_equal": "must be at most {le}",
     "too_short": "must have at least {min_length} entries",
     "literal_error": "must be one of {expected}",
-    "string_too_short": "must have at least {min_length} characters",
     "union_tag_invalid": "`kind` must be one of {expected_tags}",
     "union_tag_not_found": "needs a field `kind`",
 }

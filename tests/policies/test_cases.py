@@ -152,6 +152,14 @@ _FILTER = {
 }
 
 
+_DENY = {
+    "apiVersion": "networking.k8s.io/v1",
+    "kind": "NetworkPolicy",
+    "metadata": metadata("deny", namespace="research"),
+    "spec": {"podSelector": {}, "policyTypes": ["Ingress", "Egress"]},
+}
+
+
 def _map(**data: str) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("map"), "data": data}
 
@@ -214,6 +222,8 @@ _GOOD: dict[str, list[Object]] = {
             **_propagation(_service("llama-3-70b")),
             "metadata": {**_propagation(_service())["metadata"], "namespace": "research"},
         },
+        _DENY,
+        {**_propagation(_DENY, "deny"), "metadata": {**_propagation(_DENY, "deny")["metadata"], "namespace": "research"}},
     ],
     "a model's own fields over a runtime's": _placed(
         model={

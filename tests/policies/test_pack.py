@@ -132,7 +132,7 @@ def test_a_waiver_of_an_unknown_rule_is_an_error_that_names_the_rules() -> None:
         ("expires", "2028-01-01", "waivers[0].expires: must be at most a year ahead"),
         ("expires", "next year", "waivers[0].expires: must be a date such as `2027-01-31`"),
         ("expires", "20270101", "waivers[0].expires: must be a date such as `2027-01-31`"),
-        ("reason", "", "waivers[0].reason: must have at least 10 characters"),
+        ("reason", "", "waivers[0].reason: must have at least 10 character"),
         ("rule", ["failover-partner"], "waivers[0].rule: must be text"),
         ("until", "2027-01-01", "waivers[0].until: unknown field"),
     ],
