@@ -32,6 +32,8 @@ def preview(arguments: argparse.Namespace) -> None:
     """Raises FleetError where a policy refuses the stack, or the program does."""
     spec = detached.read_spec(stack_file.path(arguments.stack))
     base = read(arguments.base) if arguments.base else None
+    if base is not None and base.stack != arguments.stack:
+        raise FleetError(f"{arguments.base} is a preview of `{base.stack}`, not of `{arguments.stack}`")
     with detached.project() as project:
         found = project.preview(arguments.stack, spec, _cost(arguments.stack, base))
     if arguments.json:
@@ -149,8 +151,12 @@ def _environments(folder: Path) -> list[Environment] | None:
     """What is known of every environment that the change may touch; None where nobody looked."""
     if not (folder / _TOUCHED).exists():
         return None
-    told = json.loads((folder / _TOUCHED).read_text(encoding="utf-8"))
-    return [_environment(folder, name) for name in [*told["touched"], *told["gone"]]]
+    try:
+        told = json.loads((folder / _TOUCHED).read_text(encoding="utf-8"))
+        names = [*told["touched"], *told["gone"]]
+    except (ValueError, KeyError, TypeError):
+        raise FleetError(f"was not written by `fleet preview-change`: {folder / _TOUCHED}") from None
+    return [_environment(folder, name) for name in names]
 
 
 def _environment(folder: Path, name: str) -> Environment:

@@ -43,8 +43,12 @@ class Preview:
         return bool(self.errors) or any(each.mandatory for each in self.violations)
 
     def write(self, file: Path) -> None:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(json.dumps({"form": FORM, **asdict(self)}, indent=1), encoding="utf-8")
+        """Raises FleetError."""
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(json.dumps({"form": FORM, **asdict(self)}, indent=1), encoding="utf-8")
+        except OSError as error:
+            raise FleetError(f"cannot be written: {file}: {error.strerror}") from None
 
 
 def read(file: Path) -> Preview:

@@ -175,6 +175,25 @@ def test_files_of_an_earlier_run_are_not_taken_for_this_one(clones: tuple[Path, 
     assert "### local" not in _said(tmp_path / "out", capsys)
 
 
+@pytest.mark.parametrize("written", ["x", "[]", '{"touched": 5, "gone": []}', '{"touched": []}'])
+def test_a_folder_of_something_else_is_named(tmp_path: Path, written: str) -> None:
+    (tmp_path / "environments.json").write_text(written)
+    with pytest.raises(FleetError, match="was not written by `fleet preview-change`"):
+        cli.comment(argparse.Namespace(folder=tmp_path, run_url="", post=None))
+
+
+def test_a_preview_is_not_compared_with_one_of_another_environment(tmp_path: Path) -> None:
+    Preview(stack="prod-europe", spec={}).write(tmp_path / "base.json")
+    with pytest.raises(FleetError, match="is a preview of `prod-europe`, not of `prod-americas`"):
+        cli.preview(argparse.Namespace(stack="prod-americas", base=tmp_path / "base.json", json=None))
+
+
+def test_a_preview_that_cannot_be_written_says_where(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(FleetError, match=r"cannot be written: .*/file/base\.json: "):
+        Preview(stack="prod", spec={}).write(tmp_path / "file" / "base.json")
+
+
 @pytest.mark.parametrize("written", ["config: {}", "config: {fleet:spec: [1]}", "- 1", "{"])
 def test_a_file_that_is_no_stack_file_is_named(tmp_path: Path, written: str) -> None:
     file = tmp_path / "Pulumi.odd.yaml"
