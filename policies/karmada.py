@@ -1,5 +1,7 @@
 """Karmada's propagation as rules see it: which objects go to which clusters."""
 
+from collections.abc import Callable
+
 from policies.declared import Placed, Stack, at, closeness, mappings, number
 
 _POLICIES = ("PropagationPolicy", "ClusterPropagationPolicy")
@@ -33,6 +35,7 @@ def members(stack: Stack) -> set[str]:
     return {each.name for each in stack.spec.clusters} if stack.spec else set()
 
 
-def goes_everywhere(stack: Stack, target: Placed) -> bool:
-    """Whether every member gets `target`."""
-    return policy_of(stack, target) is not None and members(stack) <= clusters(stack, target)
+def without(stack: Stack, holds: Callable[[Placed], bool], *kinds: str) -> list[str]:
+    """The members that get no object of these kinds for which `holds` is true, each object as the member gets it."""
+    having = {cluster for each in stack.of_kind(*kinds) for cluster in clusters(stack, each) & members(stack) if holds(stack.in_cluster(each, cluster))}
+    return sorted(members(stack) - having)

@@ -9,7 +9,7 @@ let it go to every member; or take `signed` out of the environment in policies/e
 from collections.abc import Iterator
 
 from policies.declared import Placed, Stack, items, mapping, mappings, text
-from policies.karmada import goes_everywhere
+from policies.karmada import without
 from policies.rule import Finding
 
 
@@ -26,6 +26,6 @@ def _verifies(each: Placed) -> bool:
 def check(stack: Stack) -> Iterator[Finding]:
     if not stack.settings.signed:
         return
-    found = [each for each in stack.of_kind("ImageValidatingPolicy", "ClusterPolicy", "ClusterImagePolicy") if _verifies(each)]
-    if not any(goes_everywhere(stack, each) for each in found):
-        yield Finding(says="the environment requires signed images, and no policy that refuses unsigned ones goes to every member")
+    unverified = without(stack, _verifies, "ImageValidatingPolicy", "ClusterPolicy", "ClusterImagePolicy")
+    if unverified:
+        yield Finding(says=f"the environment requires signed images, and no policy refuses unsigned ones in {', '.join(unverified)}")

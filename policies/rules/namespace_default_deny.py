@@ -9,26 +9,26 @@ empty podSelector and both policyTypes there and let it go to every member; allo
 
 from collections.abc import Iterator
 
-from policies.declared import Placed, Resource, Stack, at, items
-from policies.karmada import goes_everywhere
+from policies.declared import Placed, Resource, Stack, at, items, mapping, text
+from policies.karmada import without
 from policies.pods import pods
 from policies.rule import Finding
 
 
 def _denies(each: Placed) -> bool:
-    spec = each.body.get("spec") or {}
+    spec = mapping(each.body.get("spec"))
     empty = not spec.get("podSelector") and not spec.get("ingress") and not spec.get("egress")
-    return empty and {"Ingress", "Egress"} <= set(items(spec.get("policyTypes")))
+    return empty and {"Ingress", "Egress"} <= {text(way) for way in items(spec.get("policyTypes"))}
 
 
 def check(stack: Stack) -> Iterator[Finding]:
-    denied = {each.namespace for each in stack.of_kind("NetworkPolicy") if _denies(each) and goes_everywhere(stack, each)}
     serving: dict[str, Resource | None] = {}
     for pod in pods(stack):
         if pod.serves:
             serving.setdefault(pod.owner.namespace or "default", pod.owner.resource)
     for namespace, serves in serving.items():
-        if namespace not in denied:
+        open_in = without(stack, lambda each, namespace=namespace: each.namespace == namespace and _denies(each), "NetworkPolicy")
+        if open_in:
             declared = next((each for each in stack.of_kind("Namespace") if at(each.body, "metadata", "name") == namespace), None)
-            says = f"namespace `{namespace}` serves models, and no NetworkPolicy that denies by default goes to every member"
+            says = f"namespace `{namespace}` serves models, and no NetworkPolicy denies by default there in {', '.join(open_in)}"
             yield Finding(says=says, made_by=declared.resource if declared else serves, about=namespace)

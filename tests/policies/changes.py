@@ -338,20 +338,20 @@ BAD: tuple[Change, ...] = (
     ),
     Change(
         rule="front-door-authentication",
-        told="no AuthorizationPolicy that demands an identity goes to the front doors",
+        told="no AuthorizationPolicy demands an identity at the front doors of",
         about="stack",
         edit=lambda spec: spec.pop("frontDoors"),
     ),
     Change(
         rule="front-door-authentication",
-        told="no AuthorizationPolicy that demands an identity goes to the front doors",
+        told="no AuthorizationPolicy demands an identity at the front doors of",
         about="stack",
         stack=EUROPE,
         edit=lambda spec: spec.pop("frontDoors"),
     ),
     Change(
         rule="namespace-default-deny",
-        told="namespace `lab` serves models, and no NetworkPolicy that denies by default goes to every member",
+        told="namespace `lab` serves models, and no NetworkPolicy denies by default there in us-east, us-west",
         about="second",
         objects=[{**deployment("second", **_VLLM), "metadata": metadata("second", namespace="lab")}],
     ),

@@ -160,6 +160,18 @@ _DENY = {
 }
 
 
+def _in_us_east(kind: Object, *changes: Object) -> Object:
+    """Changes objects of a kind in one cluster alone."""
+    api = {"apiVersion": "policy.karmada.io/v1alpha1", "kind": "ClusterOverridePolicy"}
+    rule = {"targetCluster": {"clusterNames": ["us-east"]}, "overriders": {"plaintext": list(changes)}}
+    return {**api, "metadata": metadata("lax"), "spec": {"resourceSelectors": [kind], "overrideRules": [rule]}}
+
+
+_NETWORK = {"apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "name": "default-deny"}
+_CALLERS = {"apiVersion": "security.istio.io/v1", "kind": "AuthorizationPolicy", "name": "callers"}
+_TOKENS = {**_CALLERS, "kind": "RequestAuthentication"}
+
+
 def _map(**data: str) -> Object:
     return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": metadata("map"), "data": data}
 
@@ -349,6 +361,22 @@ _BAD: dict[str, tuple[str, list[Object]]] = {
         "failover-partner",
         [_service(containers=[_vllm()]), _propagation(_service(), placement={"clusterAffinity": {"fieldSelector": {"matchExpressions": [
             {"key": "region", "operator": "In", "values": ["us-east-1"]}]}}})],
+    ),
+    "a namespace that is open in one cluster": (
+        "namespace-default-deny",
+        [_in_us_east(_NETWORK, {"path": "/spec/egress", "operator": "add", "value": [{}]})],
+    ),
+    "a door that asks nobody in one cluster": (
+        "front-door-authentication",
+        [_in_us_east(_CALLERS, {"path": "/spec/action", "operator": "replace", "value": "ALLOW"})],
+    ),
+    "a door that asks only at one port": (
+        "front-door-authentication",
+        [_in_us_east(_CALLERS, {"path": "/spec/rules/0/to/0/operation", "operator": "replace", "value": {"ports": ["8443"]}})],
+    ),
+    "tokens that are read at no door": (
+        "front-door-authentication",
+        [_in_us_east(_TOKENS, {"path": "/spec/selector/matchLabels/istio", "operator": "replace", "value": "another"})],
     ),
     "a key in a shell's line": (
         "plaintext-secret",
