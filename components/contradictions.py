@@ -66,6 +66,7 @@ def _constraints(model: ModelEntry) -> dict[str, str]:
         "placement.minimumClusters": str(placement.minimum_clusters) if placement.minimum_clusters > 1 else "",
         "placement.standby": placement.standby or ("cold (for `restoreSeconds`)" if objectives.restore_seconds is not None else ""),
         "placement.jurisdictions": ", ".join(placement.jurisdictions),
+        "placement.latencyClass": placement.latency_class or "",
         "placement.labels": ", ".join(f"{name}: {value}" for name, value in placement.labels.items()),
         "placement.accelerators": ", ".join(placement.accelerators),
         "placement.gpuMemoryGiB": f"{placement.gpu_memory_gib:g}" if placement.gpu_memory_gib is not None else "",

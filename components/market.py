@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from components import fleet_plan
-from components.clusters import ClusterSpec
+from components.clusters import LATENCY_CLASSES, ClusterSpec
 from components.fleet_spec import FleetBase
 from components.gpu_pools import AcceleratorSpec, nodes_of
 from components.placement import PlacementBase
@@ -80,6 +80,9 @@ def refusal(market: Market, placement: PlacementBase, cluster: ClusterSpec, gpu:
     """(field of the placement, reason) why a model may not run on this GPU type there; None where it may."""
     if placement.jurisdictions and cluster.jurisdiction not in placement.jurisdictions:
         return "jurisdictions", f"it is in `{cluster.jurisdiction}`" if cluster.jurisdiction else "it has no jurisdiction"
+    farthest = placement.latency_class
+    if farthest is not None and LATENCY_CLASSES.index(cluster.latency_class) > LATENCY_CLASSES.index(farthest):
+        return "latencyClass", f"it is of the class `{cluster.latency_class}`"
     lacking = [f"{name}: {value}" for name, value in placement.labels.items() if cluster.labels.get(name) != value]
     if lacking:
         return "labels", f"it lacks the label `{lacking[0]}`"

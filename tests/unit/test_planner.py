@@ -114,6 +114,28 @@ class TestOpen:
             raw["clusters"][name]["labels"] = {"latency": "near"}
         assert set(chosen(raw)) == {"east", "north"}
 
+    @pytest.mark.parametrize(
+        ("accepted", "admitted"),
+        [("interactive", {"north"}), ("standard", {"west", "north"}), ("batch", {"east", "west", "north"}), (None, {"east", "west", "north"})],
+    )
+    def test_a_latency_class_admits_what_is_as_near_or_nearer(self, accepted: str | None, admitted: set[str]) -> None:
+        raw = stack(model(replicas=1, load=None, placement={"minimumClusters": 1} | ({"latencyClass": accepted} if accepted else {})))
+        for cluster, known in zip(raw["clusters"], ("batch", None, "interactive"), strict=True):
+            cluster |= {"latencyClass": known} if known else {}
+        found: set[str] = set()
+        for dear in (set(), {"east"}, {"east", "west"}, {"west", "north"}):
+            # Whichever is cheapest of those that it may be in.
+            for cluster in raw["clusters"]:
+                cluster["provider"] = cluster["name"]
+            prices = [
+                {"accelerator": gpu, "provider": name, "dollarsPerGpuHour": 9.0 if name in dear else 1.0, "date": "2026-11-01"}
+                for gpu in ("H100", "A100", "L40S")
+                for name in ("east", "west", "north")
+            ]
+            raw["planning"] = {"prices": prices}
+            found |= set(chosen(raw))
+        assert found == admitted
+
     def test_hot_standby_answers_the_whole_load_without_any_region(self) -> None:
         fleet = parse_fleet(stack(model(placement={"standby": "hot"})))
         plan = fleet_plan.plan(fleet, TODAY)
@@ -259,6 +281,7 @@ class TestContradictions:
                 {"placement": {"jurisdictions": ["EU"], "accelerators": ["L40S"], "minimumClusters": 1}},
                 "`placement.jurisdictions` EU and `placement.accelerators` L40S contradict each other",
             ),
+            ({"placement": {"latencyClass": "interactive"}}, "no cluster keeps `placement.latencyClass` interactive"),
             ({"load": {**LOAD, "requestsPerSecond": 6000}}, "`load` 6000 requests/s and the nodes of the GPU pools contradict each other"),
         ],
     )
@@ -292,6 +315,13 @@ class TestContradictions:
         raw["models"][0]["placement"]["gpuMemoryGiB"] = 100
         found = refused(raw)
         assert str(found[0]).startswith("models[0].placement.clusters[0].name: does not keep `placement.gpuMemoryGiB`: `H100` has 79.2 GiB, got: `east`")
+
+    def test_a_written_cluster_that_is_too_far(self) -> None:
+        raw = stack(fleets.model("chat", ["east", "west"]))
+        raw["models"][0]["placement"]["latencyClass"] = "standard"
+        raw["clusters"][1]["latencyClass"] = "batch"
+        (problem,) = refused(raw)
+        assert str(problem).startswith("models[0].placement.clusters[1].name: does not keep `placement.latencyClass`: it is of the class `batch`, got: `west`")
 
     def test_a_price_that_is_no_date(self) -> None:
         raw = stack(model())
