@@ -6,7 +6,7 @@ models and does not know what was chosen.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,7 @@ from components.serving import ModelEntry, ModelSpec
 from components.spec import Problem, Spec
 from planning import choice, losses
 from planning.accelerators import CPU
-from planning.capacity import Nodes
+from planning.capacity import Place
 from planning.choice import Key, Option, Placed, Placement, Wanted, hourly, key
 from planning.division import divide
 from planning.losses import Served
@@ -259,45 +259,51 @@ def keep(resolved: Resolved, today: dt.date) -> Kept:
 def _with_standby(
     market: Market, entry: FleetEntry, models: Sequence[Wanted], complete: Mapping[str, ModelSpec], standing: Mapping[str, Placement], taken: choice.Taken
 ) -> dict[str, Placement] | None:
-    """Chooses, and keeps room back where replicas of a lost region would find none, until all of them do."""
+    """Chooses, and keeps room back where replicas of a lost region would find none, until all of them do.
+
+    Also those of the models that are decided already, unless they find none as it is.
+    """
     entries = {model.name: model for model in entry.models}
+
+    def decided(placements: Mapping[str, Placement]) -> list[ModelSpec]:
+        return [*complete.values(), *(_completed(market, entries[name], each) for name, each in placements.items())]
+
+    _, hopeless = _missing(market, decided(standing), entries.keys())
+    asked = entries.keys() - hopeless
     found = choice.choose(models, market.room, taken)
-    reserved: dict[tuple[str, str], list[int]] = {}
+    reserved: dict[Place, list[int]] = {}
     for _ in range(_ROUNDS):
         if found is None:
             return None
-        specs = [*complete.values(), *(_completed(market, entries[name], each) for name, each in {**standing, **found}.items())]
-        missing, short = _missing(market, specs, {each.name for each in models})
+        missing, short = _missing(market, decided({**standing, **found}), asked)
         if not missing:
             return found
         for place, sizes in missing.items():
             reserved.setdefault(place, []).extend(sizes)
         # Those that find no room move away; the others stay, unless there is no other way.
-        stay = {name: placement for name, placement in found.items() if name not in short}
+        moving = [each for each in models if each.name in short] or models
+        stay = {name: placement for name, placement in found.items() if name not in {each.name for each in moving}}
         held = choice.together(taken, reserved, choice.taken_by(stay.values()))
-        moved = choice.choose([each for each in models if each.name in short], market.room, held)
+        moved = choice.choose(moving, market.room, held)
         found = {**stay, **moved} if moved is not None else choice.choose(models, market.room, choice.together(taken, reserved))
     return None
 
 
-def _missing(market: Market, models: Sequence[ModelSpec], asked: set[str]) -> tuple[dict[tuple[str, str], list[int]], set[str]]:
-    """GPUs of replicas that would find no room, by cluster and type, the most of any region's loss; and whose they are."""
-    found: dict[tuple[str, str], list[int]] = {}
+def _missing(market: Market, models: Sequence[ModelSpec], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:
+    """GPUs of replicas that would find no room, the most of any region's loss; and whose they are."""
+    found: dict[Place, list[int]] = {}
     short: set[str] = set()
-    for tier, room in (("warm", market.standing), ("cold", market.room)):
+    for tier in ("warm", "cold"):
         names = {each.name for each in models if each.name in asked and _tier(each) == tier}
         if not names:
             continue
-        nodes: dict[str, dict[str, list[Nodes]]] = {}
-        for (cluster, kind), several in room.items():
-            nodes.setdefault(cluster, {})[kind] = several
         served = [_served(each) for each in models]
         for region in dict.fromkeys(cluster.region for cluster in market.fleet.clusters):
             lost = frozenset(cluster.name for cluster in market.fleet.clusters if cluster.region == region)
-            here: dict[tuple[str, str], list[int]] = {}
-            for left, model in zip(losses.after(served, nodes, lost), models, strict=True):
-                for cluster, kind in left.short if left.model in names else ():
-                    here.setdefault((cluster, kind), []).append(model.accelerator_in(cluster).count)
+            here: dict[Place, list[int]] = {}
+            for left, model in zip(losses.after(served, market.room, lost, grows=tier == "cold"), models, strict=True):
+                for cluster, kind, replicas in left.short if left.model in names else ():
+                    here.setdefault((cluster, kind), []).extend([model.accelerator_in(cluster).count] * replicas)
                     short.add(model.name)
             for place, sizes in here.items():
                 found[place] = max(found.get(place, []), sizes, key=sum)
@@ -305,8 +311,10 @@ def _missing(market: Market, models: Sequence[ModelSpec], asked: set[str]) -> tu
 
 
 def _tier(model: ModelSpec) -> str | None:
-    """A time in which capacity is to be back needs room for it."""
-    return model.placement.standby or ("cold" if model.objectives.restore_seconds is not None else None)
+    """A time in which capacity is to be back needs room for it, whatever answers until then."""
+    if model.placement.standby == "warm":
+        return "warm"
+    return "cold" if model.placement.standby == "cold" or model.objectives.restore_seconds is not None else None
 
 
 def _served(model: ModelSpec) -> Served:

@@ -19,6 +19,7 @@ _TRIES = 12
 _NAMED = 10
 # What a contradiction may be made of besides what is said of the model itself.
 _POOLS = "the nodes of the GPU pools"
+_QUOTAS = "the quotas of `planning.quotas`"
 
 
 def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], taken: choice.Taken) -> Iterator[Problem]:
@@ -27,7 +28,7 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
     blamed = False
     for wanted in models:
         at, model = entries[wanted.name]
-        values = _constraints(model)
+        values = {**_constraints(model), **({_QUOTAS: ""} if market.fleet.planning.quotas else {}), _POOLS: ""}
         found = choice.smallest_contradiction(list(values), lambda names, model=model: _possible(market, model, names, taken))
         if found is None:
             continue
@@ -78,7 +79,7 @@ def _constraints(model: ModelEntry) -> dict[str, str]:
         "objectives.timeToFirstTokenSeconds": f"{objectives.time_to_first_token_seconds:g}" if objectives.time_to_first_token_seconds and load else "",
         "objectives.interTokenSeconds": f"{objectives.inter_token_seconds:g}" if objectives.inter_token_seconds and load else "",
     }
-    return {**{name: value for name, value in written.items() if value}, _POOLS: ""}
+    return {name: value for name, value in written.items() if value}
 
 
 def _possible(market: Market, model: ModelEntry, names: frozenset[str], taken: choice.Taken) -> bool:
@@ -104,7 +105,8 @@ def _possible(market: Market, model: ModelEntry, names: frozenset[str], taken: c
         }
     )
     rich = _POOLS not in names
-    room = {place: [replace(each, count=_PLENTY) for each in nodes] for place, nodes in market.room.items()} if rich else market.room
+    more = {**({"count": _PLENTY} if rich else {}), **({"quotas": ()} if _QUOTAS not in names else {})}
+    room = {place: [replace(each, **more) for each in nodes] for place, nodes in market.room.items()}
     return choice.choose([wanted_of(market, changed)], room, {} if rich else taken) is not None
 
 

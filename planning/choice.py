@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planning.capacity import Nodes, total, unplaced
+from planning.capacity import Nodes, Packing, Place, Quota, Room, quotas_left, total
 from planning.division import divide, tie_free
 
 # Up to this many options the answer is the cheapest. Above, the search ends where it is proven to be at most this much dearer than the
@@ -83,10 +83,8 @@ class Placed:
 
 
 Placement = tuple[Placed, ...]
-# Nodes by cluster and GPU type.
-Room = Mapping[tuple[str, str], Sequence[Nodes]]
-# Replicas that lie there already: by cluster and GPU type, the GPUs of each.
-Taken = Mapping[tuple[str, str], Sequence[int]]
+# Replicas that lie there already: the GPUs of each.
+Taken = Mapping[Place, Sequence[int]]
 
 
 def hourly(placement: Placement) -> float:
@@ -98,8 +96,8 @@ def key(option: Option) -> Key:
     return option.cluster, option.gpu, option.count
 
 
-def taken_by(placements: Iterable[Placement]) -> dict[tuple[str, str], list[int]]:
-    found: dict[tuple[str, str], list[int]] = {}
+def taken_by(placements: Iterable[Placement]) -> dict[Place, list[int]]:
+    found: dict[Place, list[int]] = {}
     for placement in placements:
         for each in placement:
             if each.option.gpu:
@@ -107,7 +105,7 @@ def taken_by(placements: Iterable[Placement]) -> dict[tuple[str, str], list[int]
     return found
 
 
-def together(*several: Taken) -> dict[tuple[str, str], list[int]]:
+def together(*several: Taken) -> dict[Place, list[int]]:
     return {place: [size for each in several for size in each.get(place, ())] for place in {place for each in several for place in each}}
 
 
@@ -193,7 +191,11 @@ def fits(placement: Placement, room: Room, taken: Taken) -> bool:
     asked = {place: sizes for place, sizes in together(taken, taken_by([placement])).items() if place[1]}
     # Mostly too much is asked by far, and counting tells it at once.
     enough = all(sum(sizes) <= total(room.get(place, ())) for place, sizes in asked.items())
-    return enough and all(not unplaced(room.get(place, ()), sizes) for place, sizes in asked.items())
+    if not enough:
+        return False
+    packing = Packing(room)
+    replicas = sorted(((size, place) for place, sizes in asked.items() for size in sizes), reverse=True)
+    return all(packing.take(place, size) for size, place in replicas)
 
 
 # The integer program
@@ -277,7 +279,7 @@ def _best(model: Wanted, count: int, shift: int) -> tuple[Option, ...]:
 def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -> dict[str, Placement] | None:
     program = _Program()
     columns: list[tuple[Wanted, list[int]]] = []
-    uses: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    uses: dict[Place, list[tuple[int, int]]] = {}
     for model in models:
         if not model.options:
             return None
@@ -286,8 +288,12 @@ def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -
         for column, option in zip(numbers, model.options, strict=True):
             if option.gpu:
                 uses.setdefault((option.cluster, option.gpu), []).append((column, option.count))
-    for place, several in uses.items():
-        _room(program, several, room.get(place, ()), taken.get(place, ()))
+    growth: dict[Quota, list[tuple[int, int]]] = {}
+    # Where nothing new may lie, what lies there still takes of the quotas.
+    for place in dict.fromkeys((*uses, *(place for place in taken if any(each.quotas for each in room.get(place, ()))))):
+        _room(program, uses.get(place, ()), room.get(place, ()), taken.get(place, ()), growth)
+    for quota, left in quotas_left(room).items():
+        program.row(growth.get(quota, ()), high=left)
     answer = program.solve(exact=exact)
     if answer is None:
         return None
@@ -336,16 +342,28 @@ def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
     return replicas
 
 
-def _room(program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int]) -> None:
+def _room(program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int], growth: dict[Quota, list[tuple[int, int]]]) -> None:
     """Replicas of each size and above fit on the nodes, cut into pieces of that size.
 
     Exact where each size divides the next, as 1, 2, 4 and 8 do. Others are counted as the next such size: a little too much.
+    growth: gets the columns of the nodes that quotas bound, with the GPUs of each.
     """
-    for size in sorted({_even(count) for _, count in uses} | {1}):
-        pieces = sum(each.count * (each.gpus_per_node // size) * size for each in nodes)
-        held = sum(_even(count) for count in taken if _even(count) >= size)
+    bound = [(each, program.column(0.0, each.count - each.standing)) for each in nodes if each.quotas]
+    for each, column in bound:
+        for quota in each.quotas:
+            growth.setdefault(quota, []).append((column, each.gpus_per_node))
+    for size in sorted({_even(count) for count in (*(count for _, count in uses), *(taken if bound else ()))} | {1}):
+        most = sum(_pieces(each, size) * each.count for each in nodes)
+        held = min(most, sum(_even(count) for count in taken if _even(count) >= size))
+        coming = [(column, -float(_pieces(each, size))) for each, column in bound]
         larger = [(column, float(_even(count))) for column, count in uses if _even(count) >= size]
-        program.row(larger, high=max(0.0, float(pieces - held)))
+        there = most - sum(_pieces(each, size) * (each.count - each.standing) for each, _ in bound)
+        program.row((*larger, *coming), high=float(there - held))
+
+
+def _pieces(nodes: Nodes, size: int) -> int:
+    """GPUs of one node in whole pieces of this size."""
+    return nodes.gpus_per_node // size * size
 
 
 def _even(count: int) -> int:

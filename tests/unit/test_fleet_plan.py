@@ -68,6 +68,25 @@ class TestPlan:
         pool = planned(raw).pools[0]
         assert (pool.least_nodes, pool.nodes, pool.most_nodes) == (1, 2, 4)
 
+    def test_a_quota_bounds_what_is_left_after_a_loss_and_is_told(self) -> None:
+        def growing(gpus: int, **more: Any) -> fleet_plan.FleetPlan:
+            raw = two_regions(accelerator={"type": "H100", "count": 8}, replicas=4)
+            for cluster in raw["clusters"]:
+                cluster |= {"provider": "aws", "gpuPools": [{"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "minNodes": 1, "maxNodes": 4}]}
+            raw["planning"] = {"quotas": [{"accelerator": "H100", "provider": "aws", "gpus": gpus, **more}]}
+            return planned(raw)
+
+        def unplaced(plan: fleet_plan.FleetPlan) -> set[int]:
+            return {left.unplaced for loss in plan.losses for left in loss.left}
+
+        assert unplaced(growing(48)) == {0}
+        (warning,) = growing(40).warnings
+        assert warning == "pools may grow to 64 GPUs, and the quota is 40 H100 in aws"
+        assert unplaced(growing(40)) == {1}
+        # Of one region, and of nodes that are bought in another way.
+        assert unplaced(growing(24, region="east")) == {0, 1}
+        assert unplaced(growing(0, capacityType="spot")) == {0}
+
     def test_clusters_of_one_region_are_lost_together(self) -> None:
         raw = two_regions()
         raw["clusters"].append(fleets.cluster("east-2", region="east"))

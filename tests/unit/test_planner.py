@@ -120,8 +120,8 @@ class TestOpen:
     )
     def test_a_latency_class_admits_what_is_as_near_or_nearer(self, accepted: str | None, admitted: set[str]) -> None:
         raw = stack(model(replicas=1, load=None, placement={"minimumClusters": 1} | ({"latencyClass": accepted} if accepted else {})))
-        for cluster, known in zip(raw["clusters"], ("batch", None, "interactive"), strict=True):
-            cluster |= {"latencyClass": known} if known else {}
+        raw["clusters"][0]["latencyClass"] = "batch"
+        raw["clusters"][2]["latencyClass"] = "interactive"
         found: set[str] = set()
         for dear in (set(), {"east"}, {"east", "west"}, {"west", "north"}):
             # Whichever is cheapest of those that it may be in.
@@ -135,6 +135,20 @@ class TestOpen:
             raw["planning"] = {"prices": prices}
             found |= set(chosen(raw))
         assert found == admitted
+
+    def test_a_quota_bounds_a_choice(self) -> None:
+        raw = stack(model(accelerator={"type": "H100"}, load={**LOAD, "requestsPerSecond": 40}, placement={"minimumClusters": 1}))
+        for cluster in raw["clusters"]:
+            cluster["gpuPools"] = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 1, "minNodes": 0, "maxNodes": 20}]
+            cluster["provider"] = cluster["name"]
+        (asked,) = {sum(replicas for _, _, replicas in chosen(raw).values())}
+        assert asked > 3
+        raw["planning"] = {"quotas": [{"accelerator": "H100", "provider": name, "gpus": 1} for name in ("east", "west")]}
+        found = chosen(raw)
+        assert max(found[name][2] for name in found if name != "north") <= 1
+        raw["planning"]["quotas"].append({"accelerator": "H100", "provider": "north", "gpus": asked - 3})
+        (problem,) = refused(raw)
+        assert problem.rule == "model `chat` has no place: `load` 40 requests/s and the quotas of `planning.quotas` contradict each other"
 
     def test_hot_standby_answers_the_whole_load_without_any_region(self) -> None:
         fleet = parse_fleet(stack(model(placement={"standby": "hot"})))
