@@ -127,6 +127,14 @@ def test_with_quotas_it_is_as_cheap_as_trying_everything(seed: int) -> None:
     assert choice.fits((), nodes, choice.together(taken, choice.taken_by(found.values())))
 
 
+def test_what_lies_elsewhere_takes_of_a_quota_too() -> None:
+    quota = Quota(number=0, gpus=8)
+    nodes = {(cluster, "H100"): [Nodes(count=2, gpus_per_node=4, quotas=(quota,))] for cluster in ("east", "west")}
+    taken = {("west", "H100"): [1]}
+    assert choice.choose([wanted(option("east"), rate=5)], nodes, taken) is None
+    assert choice.choose([wanted(option("east"), rate=4)], nodes, taken) is not None
+
+
 @pytest.mark.parametrize("seed", range(15))
 def test_written_weights_are_as_cheap_as_trying_everything(seed: int) -> None:
     chance = random.Random(seed)
