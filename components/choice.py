@@ -6,8 +6,10 @@ models and does not know what was chosen.
 """
 
 import datetime as dt
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from pydantic import Field
@@ -21,7 +23,7 @@ from components.serving import ModelEntry, ModelSpec
 from components.spec import Problem, Spec
 from planning import choice, losses
 from planning.accelerators import CPU
-from planning.capacity import Place
+from planning.capacity import Packing, Place, Room
 from planning.choice import Key, Option, Placed, Placement, Wanted, hourly, key
 from planning.division import divide
 from planning.losses import Served
@@ -29,6 +31,8 @@ from planning.prices import HOURS_PER_MONTH
 
 # Rounds in which room is kept back for what moves after a loss.
 _ROUNDS = 8
+# Replicas of one model that a place is asked for room for: more are in no stack file.
+_MOST_FITTING = 10_000
 
 
 class KeptModel(Spec):
@@ -101,6 +105,11 @@ def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False)
                 gone[name] = why
             else:
                 standing[name] = placement
+    entries = {model.name: model for model in entry.models}
+    lacking = _missing(market, [*complete.values(), *(_completed(market, entries[name], each) for name, each in standing.items())], standing.keys())[1]
+    for name in [name for name in standing if name in lacking and _tier(entries[name])]:
+        gone[name] = "its replicas would not find room any more after the loss of a region"
+        del standing[name]
 
     def choose_rest(fixed: Mapping[str, Placement]) -> dict[str, Placement] | None:
         rest = [each for name, each in wanted.items() if name not in fixed]
@@ -259,34 +268,93 @@ def keep(resolved: Resolved, today: dt.date) -> Kept:
 def _with_standby(
     market: Market, entry: FleetEntry, models: Sequence[Wanted], complete: Mapping[str, ModelSpec], standing: Mapping[str, Placement], taken: choice.Taken
 ) -> dict[str, Placement] | None:
-    """Chooses, and keeps room back where replicas of a lost region would find none, until all of them do.
+    """Chooses so that the replicas of a lost region find room elsewhere.
 
     Also those of the models that are decided already, unless they find none as it is.
     """
     entries = {model.name: model for model in entry.models}
 
-    def decided(placements: Mapping[str, Placement]) -> list[ModelSpec]:
-        return [*complete.values(), *(_completed(market, entries[name], each) for name, each in placements.items())]
+    def missing(placements: Mapping[str, Placement], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:
+        placed = (_completed(market, entries[name], each) for name, each in {**standing, **placements}.items())
+        return _missing(market, [*complete.values(), *placed], asked)
 
-    _, hopeless = _missing(market, decided(standing), entries.keys())
-    asked = entries.keys() - hopeless
-    found = choice.choose(models, market.room, taken)
+    first = choice.choose(models, market.room, taken)
+    lacking = partial(missing, asked=entries.keys() - missing({}, entries.keys())[1])
+    if first is None or not lacking(first)[0]:
+        return first
+    starts = [_kept_back(market, models, taken, first, lacking)]
+    if choice.exact(models):
+        starts.append(first)
+    found = [each for each in (_spread(market, models, taken, start, lacking) for start in starts) if not lacking(each)[0]]
+    return min(found, key=lambda each: sum(map(hourly, each.values())), default=None)
+
+
+# GPUs of replicas that find no room after a loss, and the models that they are of.
+_Lacking = Callable[[Mapping[str, Placement]], tuple[dict[Place, list[int]], set[str]]]
+
+
+def _kept_back(market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking) -> dict[str, Placement]:
+    """Keeps room back where replicas find none, until all of them do. Else that of its answers with which the fewest do not."""
     reserved: dict[Place, list[int]] = {}
+    best, least = found, math.inf
     for _ in range(_ROUNDS):
-        if found is None:
-            return None
-        missing, short = _missing(market, decided({**standing, **found}), asked)
-        if not missing:
-            return found
+        missing, short = lacking(found)
+        if (gpus := _gpus(missing)) < least:
+            best, least = found, gpus
         for place, sizes in missing.items():
             reserved.setdefault(place, []).extend(sizes)
         # Those that find no room move away; the others stay, unless there is no other way.
         moving = [each for each in models if each.name in short] or models
         stay = {name: placement for name, placement in found.items() if name not in {each.name for each in moving}}
-        held = choice.together(taken, reserved, choice.taken_by(stay.values()))
-        moved = choice.choose(moving, market.room, held)
-        found = {**stay, **moved} if moved is not None else choice.choose(models, market.room, choice.together(taken, reserved))
-    return None
+        moved = choice.choose(moving, market.room, choice.together(taken, reserved, choice.taken_by(stay.values())))
+        if moved is None:
+            stay, moved = {}, choice.choose(models, market.room, choice.together(taken, reserved))
+        if not least or moved is None:
+            break
+        found = {**stay, **moved}
+    return best
+
+
+def _gpus(missing: Mapping[Place, Sequence[int]]) -> int:
+    return sum(map(sum, missing.values()))
+
+
+def _spread(market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking) -> dict[str, Placement]:
+    """One model after another is spread, over more replicas where need be, so that what is left of it has room for all of it."""
+    missing, short = lacking(found)
+    for model in [each for each in models if each.name in short]:
+        if not missing:
+            break
+        others = choice.together(taken, choice.taken_by(placement for other, placement in found.items() if other != model.name))
+        ready = {key(each): _fitting(market.room, others, each) for each in model.options}
+        # Few on the fastest GPUs, or some more than are the cheapest.
+        fewest = max(model.least_clusters, math.ceil(model.rate / max(each.rate for each in model.options)))
+        more = sum(each.replicas for each in found[model.name])
+        numbers = sorted({start + step for start in (fewest, more) for step in range(_ROUNDS)})
+        best, chosen = (_gpus(missing), math.inf), {}
+        for replicas in [model.replicas] if model.replicas else numbers:
+            if not best[0] and not choice.exact(models):
+                break
+            moved = choice.choose([replace(model, replicas=replicas, ready=ready)], market.room, others)
+            if moved is None or (not best[0] and hourly(moved[model.name]) >= best[1]):
+                continue
+            there = {**found, **moved}
+            rest = lacking(there)[0]
+            if (judged := (_gpus(rest), hourly(moved[model.name]))) < best:
+                best, missing, chosen = judged, rest, moved
+        found = {**found, **chosen}
+    return found
+
+
+def _fitting(room: Room, taken: choice.Taken, option: Option) -> int:
+    """Replicas that find a node beside what is taken."""
+    packing = Packing(room)
+    for size, place in sorted(((size, place) for place, sizes in taken.items() for size in sizes), reverse=True):
+        packing.take(place, size)
+    count = 0
+    while count < _MOST_FITTING and (not option.gpu or packing.take((option.cluster, option.gpu), option.count)):
+        count += 1
+    return count
 
 
 def _missing(market: Market, models: Sequence[ModelSpec], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:
@@ -301,16 +369,22 @@ def _missing(market: Market, models: Sequence[ModelSpec], asked: Set[str]) -> tu
         for region in dict.fromkeys(cluster.region for cluster in market.fleet.clusters):
             lost = frozenset(cluster.name for cluster in market.fleet.clusters if cluster.region == region)
             here: dict[Place, list[int]] = {}
+            # Nobody knows who of those that come takes the last node: where one of these may go there must be room for all.
+            going: dict[Place, set[str]] = {}
+            for model in models:
+                for cluster in model.placement.weights if model.name in names and lost & model.placement.weights.keys() else ():
+                    going.setdefault((cluster, model.accelerator_in(cluster).type), set()).add(model.name)
             for left, model in zip(losses.after(served, market.room, lost, grows=tier == "cold"), models, strict=True):
-                for cluster, kind, replicas in left.short if left.model in names else ():
-                    here.setdefault((cluster, kind), []).extend([model.accelerator_in(cluster).count] * replicas)
-                    short.add(model.name)
+                for cluster, kind, replicas in left.short:
+                    if (cluster, kind) in going:
+                        here.setdefault((cluster, kind), []).extend([model.accelerator_in(cluster).count] * replicas)
+                        short |= {model.name, *going[cluster, kind]}
             for place, sizes in here.items():
                 found[place] = max(found.get(place, []), sizes, key=sum)
     return found, short
 
 
-def _tier(model: ModelSpec) -> str | None:
+def _tier(model: ModelEntry | ModelSpec) -> str | None:
     """A time in which capacity is to be back needs room for it, whatever answers until then."""
     if model.placement.standby == "warm":
         return "warm"

@@ -48,10 +48,10 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
         crowd = _crowd(market, models, taken)
         rule = f"models {_names(crowd)} have a place each, but not all together"
     else:
-        # Each has a place, and so have all: it is the loss of a region that they do not stand.
-        crowd = [each for each in models if "placement.standby" in _constraints(entries[each.name][1])]
-        verb = "model {} has no place that survives" if len(crowd) == 1 else "models {} have no places that survive"
-        rule = f"{verb.format(_names(crowd))} the loss of a region"
+        # Each has a place, and so have all: it is the loss of a region that they do not stand, or that others would not beside them.
+        crowd = [each for each in models if "placement.standby" in _constraints(entries[each.name][1])] or list(models)
+        # Not proven where replicas move: docs/decisions/0012-planner.md.
+        rule = f"no place is found for {_names(crowd)} that survives the loss of a region"
     yield Problem(("models", entries[crowd[0].name][0]), rule, NOTHING, "add nodes, or lower a load, an objective or `placement.standby`")
 
 

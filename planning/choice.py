@@ -66,6 +66,8 @@ class Wanted:
     """With replicas; in two regions or more if it is above 1."""
     survivors_rate: float | None = None
     """That the replicas outside of any one region must answer."""
+    ready: Mapping[Key, int] | None = None
+    """How many replicas each option has room for when those of a lost region come; `replicas` must be given too."""
     current: frozenset[Key] = frozenset()
     """(cluster, GPU type, count) that it runs on: these are preferred."""
     loyalty: float = 0.0
@@ -253,11 +255,15 @@ class _Program:
         return [round(value) for value in solver.getSolution().col_value]
 
 
+def exact(models: Sequence[Wanted]) -> bool:
+    """Whether there are so few options that the answer is the cheapest."""
+    return sum(len(each.options) for each in models) <= _EXACT_OPTIONS
+
+
 def _solve(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Placement] | None:
-    exact = sum(len(each.options) for each in models) <= _EXACT_OPTIONS
-    offered = max((len(each.options) for each in models), default=0) if exact else _OFFERED
+    offered = max((len(each.options) for each in models), default=0) if exact(models) else _OFFERED
     while True:
-        found = _offer([replace(each, options=_best(each, offered, at)) for at, each in enumerate(models)], room, taken, exact=exact)
+        found = _offer([replace(each, options=_best(each, offered, at)) for at, each in enumerate(models)], room, taken)
         if found is not None or all(len(each.options) <= offered for each in models):
             return found
         offered *= 4
@@ -276,7 +282,7 @@ def _best(model: Wanted, count: int, shift: int) -> tuple[Option, ...]:
     return tuple(model.options[at] for at in sorted(ranked))
 
 
-def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -> dict[str, Placement] | None:
+def _offer(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Placement] | None:
     program = _Program()
     columns: list[tuple[Wanted, list[int]]] = []
     uses: dict[Place, list[tuple[int, int]]] = {}
@@ -294,7 +300,7 @@ def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -
         _room(program, uses.get(place, ()), room.get(place, ()), taken.get(place, ()), growth)
     for quota, left in quotas_left(room).items():
         program.row(growth.get(quota, ()), high=left)
-    answer = program.solve(exact=exact)
+    answer = program.solve(exact=exact(models))
     if answer is None:
         return None
     found: dict[str, Placement] = {}
@@ -335,11 +341,25 @@ def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
         if model.survivors_rate is not None:
             outside = ((column, option.rate) for column, option in zip(replicas, options, strict=True) if option.region != region)
             program.row(outside, low=model.survivors_rate)
+        if model.ready is not None and model.replicas is not None:
+            _ready(program, model.ready, model.replicas, list(zip(replicas, options, strict=True)), region)
     for seen in model.without:
         here = [column for column, option in zip(used, options, strict=True) if key(option) in seen]
         if len(here) == len(seen):
             program.row(((column, 1) for column in here), high=len(seen) - 1)
     return replicas
+
+
+def _ready(program: _Program, ready: Mapping[Key, int], total: int, columns: Sequence[tuple[int, Option]], region: str) -> None:
+    """All replicas, divided over what is left without `region` by its own shares, find room: n / (total - lost) * total <= room.
+
+    A share is rounded; that it is rounded down from half is nearly what Webster's method does.
+    """
+    lost = [column for column, option in columns if option.region == region]
+    for column, option in columns:
+        if option.region != region:
+            room = ready[key(option)] + 0.499
+            program.row(((column, float(total)), *((each, room) for each in lost)), high=room * total)
 
 
 def _room(program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int], growth: dict[Quota, list[tuple[int, int]]]) -> None:

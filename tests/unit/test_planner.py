@@ -176,7 +176,7 @@ class TestOpen:
 
         parse_fleet(growing("cold"))
         (problem,) = refused(growing("warm"))
-        assert problem.rule == "model `chat` has no place that survives the loss of a region"
+        assert problem.rule == "no place is found for `chat` that survives the loss of a region"
 
     def test_a_cpu_model_without_replicas_gets_one_for_each_cluster_that_it_must_be_in(self) -> None:
         raw = fleets.small()
@@ -232,6 +232,18 @@ class TestKept:
         assert found.kept is None
         assert why in found.gone
         assert why in choice.describe(found)
+
+    def test_room_that_is_gone_for_what_a_region_loses_is_a_reason_too(self) -> None:
+        raw = stack(model(placement={"standby": "cold"}))
+        for cluster in raw["clusters"]:
+            cluster["gpuPools"] = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 1, "nodes": 12}]
+        kept = keep(raw)
+        (alone,) = resolve_fleet(raw, kept)[1].choices
+        assert alone.kept
+        (full,) = [each for each in raw["clusters"] if each["name"] == alone.placement[0].option.cluster]
+        full["gpuPools"][0]["nodes"] = alone.placement[0].replicas
+        (found,) = resolve_fleet(raw, kept)[1].choices
+        assert found.gone == "its replicas would not find room any more after the loss of a region"
 
     def test_what_is_written_to_the_file_is_what_is_read(self, tmp_path: Any) -> None:
         raw = stack(model(placement={"standby": "hot"}))
