@@ -8,6 +8,7 @@ from components.fleet_spec import FleetEntry
 from components.market import Market, wanted_of
 from components.placement import PlacementEntry
 from components.serving import ModelEntry, ObjectivesSpec
+from components.serving_rules import load_fits
 from components.spec import NOTHING, Problem
 from planning import choice
 from planning.choice import Wanted
@@ -28,6 +29,10 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
     blamed = False
     for wanted in models:
         at, model = entries[wanted.name]
+        if too_long := list(load_fits(at, model)):
+            blamed = True
+            yield from too_long
+            continue
         values = {**_constraints(model), **({_QUOTAS: ""} if market.fleet.planning.quotas else {}), _POOLS: ""}
         found = choice.smallest_contradiction(list(values), lambda names, model=model: _possible(market, model, names, taken))
         if found is None:
@@ -35,7 +40,7 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
         blamed = True
         listed = [f"`{name}` {value}" if value else name for name, value in values.items() if name in found]
         if not found:
-            hint = "add a pool of larger GPUs, or set `runtime.maxModelLength` or `runtime.quantization`"
+            hint = "add a pool of larger GPUs, or set `runtime.maxModelLength` or `runtime.quantization`" if market.room else "the fleet has no GPU pool"
             yield Problem(("models", at), f"model `{model.name}` fits on no GPU type of the fleet", NOTHING, hint)
         elif len(listed) == 1:
             yield Problem(("models", at), f"model `{model.name}` has no place: no cluster keeps {listed[0]}", NOTHING, "change it, or add GPUs")

@@ -438,6 +438,7 @@ RULES: tuple[Rule, ...] = (
     accelerators_exist,
     serving_rules.tensor_parallel_fits,
     facts_agree,
+    serving_rules.loads_fit_the_model,
     serving_rules.arguments_are_known,
     serving_rules.arguments_fit_the_model,
     serving_rules.arguments_fit_the_accelerator,

@@ -144,7 +144,7 @@ class ObjectivesSpec(Spec):
 class LoadSpec(Spec):
     """What callers ask of a model, over all front doors together. Plans are made for it; nothing enforces it."""
 
-    requests_per_second: Annotated[float, Field(gt=0)]
+    requests_per_second: Annotated[float, Field(ge=1e-6)]
     """At the busiest time that is planned for."""
     input_tokens: Count
     """Of a prompt, in the mean."""

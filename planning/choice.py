@@ -25,7 +25,7 @@ _STEPS = 40_000
 """Times options."""
 # Of a larger problem each model is first offered so many options, then more where that is too few.
 _OFFERED = 16
-# Between options of equal cost the earlier ones of the stack file win, and fewer clusters. In dollars an hour: less than any price differs.
+# Between options of equal cost the earlier ones of the stack file win, fewer clusters and fewer replicas. In dollars an hour: less than any price differs.
 _TIE = 1e-5
 # Ways to put a model of written weights on GPU types that are looked at one by one.
 _COMBINATIONS = 5000
@@ -319,7 +319,7 @@ def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
         fewest = math.ceil(max(model.rate, model.survivors_rate or 0.0) / option.rate) + model.least_clusters
         there = sum(each.count * (each.gpus_per_node // option.count) for each in room.get((option.cluster, option.gpu), ())) if option.gpu else fewest
         most = min(there, model.replicas or fewest)
-        number = program.column(_dollars(model, option) + at * _TIE / len(options), most)
+        number = program.column(_dollars(model, option) + (at + 1) * _TIE / len(options), most)
         place = program.column(_TIE, 1)
         program.row([(number, 1), (place, -1)], low=0)
         if several[option.cluster] > 1 or model.without:

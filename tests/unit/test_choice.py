@@ -196,6 +196,10 @@ def test_of_equals_the_one_that_is_written_first_is_taken() -> None:
     assert places(chosen(wanted(option("west"), option("east")))) == {"west": 3}
 
 
+def test_what_costs_nothing_is_not_taken_for_nothing() -> None:
+    assert places(chosen(wanted(option("east", dollars=0), option("west", dollars=0)))) == {"east": 3}
+
+
 def test_the_second_best_is_on_other_gpus_else_in_other_clusters() -> None:
     model = wanted(option("east", dollars=1), option("north", dollars=2), option("west", "L40S", dollars=3))
     first = chosen(model)

@@ -322,6 +322,10 @@ class TestContradictions:
         (problem,) = refused(stack(model(facts=huge)))
         assert problem.rule == "model `chat` fits on no GPU type of the fleet"
 
+    def test_a_load_that_no_engine_takes(self) -> None:
+        (problem,) = refused(stack(model(load={**LOAD, "inputTokens": 9000})))
+        assert problem.path == ("models", 0, "load")
+
     def test_models_that_have_a_place_each_and_not_together(self) -> None:
         raw = stack(model("one"), fleets.model("other", ["east", "west"]), model("two"))
         for cluster in raw["clusters"]:

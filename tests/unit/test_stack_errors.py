@@ -389,6 +389,19 @@ CASES = {
     "quota that replicas exceed": Case(
         _quota(gpus=8, growing=True), "planning.quotas[0].gpus", "is too few: 1 replica(s) find no node within it", 8, "make the pools or `replicas` smaller"
     ),
+    "load longer than the model": Case(
+        put(*MODEL, "load", value={"requestsPerSecond": 1, "inputTokens": 8000, "outputTokens": 193}),
+        "models[0].load",
+        "`inputTokens` and `outputTokens` together must not exceed `facts.maxModelLength`, which is 8192",
+        8193,
+        "the engine refuses longer requests",
+    ),
+    "price without end": Case(
+        put("planning", value={"prices": [{"accelerator": "H100", "dollarsPerGpuHour": float("inf"), "date": "2026-11-01"}]}),
+        "planning.prices[0].dollarsPerGpuHour",
+        "must be a finite number",
+        "Infinity",
+    ),
     "first token later than a stall": Case(
         _objectives(timeToFirstTokenSeconds=8),
         "models[0].objectives.timeToFirstTokenSeconds",
