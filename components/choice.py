@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -19,7 +19,7 @@ from components.fleet_spec import FleetBase, FleetEntry, FleetSpec
 from components.gpu_pools import AcceleratorSpec
 from components.market import Market, wanted_of
 from components.placement import PlacementClusterSpec, PlacementSpec, division, policy_weights
-from components.serving import ModelEntry, ModelSpec
+from components.serving import ModelEntry, ModelSpec, Replicas
 from components.spec import Problem, Spec
 from planning import choice, losses
 from planning.accelerators import CPU
@@ -39,8 +39,8 @@ class KeptModel(Spec):
     """What was chosen for one model."""
 
     chosen: dt.date
-    replicas: int
-    clusters: tuple[PlacementClusterSpec, ...]
+    replicas: Replicas
+    clusters: Annotated[tuple[PlacementClusterSpec, ...], Field(min_length=1)]
     """With the weights and GPUs that were chosen."""
 
 

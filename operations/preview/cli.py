@@ -24,7 +24,7 @@ _OF_ALL = ("components/", "planning/", "policies/", "runtime_image/", "toolchain
 
 def preview(arguments: argparse.Namespace) -> None:
     """Raises FleetError where a policy refuses the stack, or the program does."""
-    spec = detached.read_spec(stack_file.path(arguments.stack))
+    spec = stack_file.read_spec(stack_file.path(arguments.stack))
     base = read(arguments.base) if arguments.base else None
     with detached.project() as project:
         found = project.preview(arguments.stack, spec, _cost(arguments.stack, base))

@@ -338,6 +338,20 @@ class TestCommand:
         assert "kept since 2026-01-02" in run(capsys, "--choose")
         assert "'2026-01-02'" in file.read_text()
 
+    def test_what_is_kept_for_no_model_is_told_and_dropped(self, stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run(capsys, "--choose")
+        file = stacks / "choices.try.yaml"
+        file.write_text(file.read_text().replace("  chat:", "  other:"))
+        assert "choices.try.yaml keeps other: no model of this name leaves anything open" in run(capsys)
+        assert "keeps other" not in run(capsys, "--choose")
+        assert "other" not in file.read_text()
+
+    @pytest.mark.parametrize("written", ["{", "config: {}", "config: {fleet:spec: [1]}", "[]", "\x00"])
+    def test_what_is_no_stack_file_is_told(self, stacks: Path, capsys: pytest.CaptureFixture[str], written: str) -> None:
+        (stacks / "Pulumi.try.yaml").write_text(written)
+        with pytest.raises(FleetError, match=r"^Pulumi\.try\.yaml: (the file: is no YAML|config\.fleet:spec: must be a mapping of fields)"):
+            run(capsys)
+
     def test_there_is_nothing_to_choose(self, stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (stacks / "Pulumi.try.yaml").write_text(yaml.safe_dump({"config": {"fleet:spec": two_regions()}}))
         with pytest.raises(FleetError, match="nothing to choose"):

@@ -257,6 +257,26 @@ class TestKept:
         with pytest.raises(SpecError, match=r"models\.chat\.replicas: must be a whole number, got: `many`"):
             kept_choices(tmp_path, "prod")
 
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            (b"models: [", "the file: is no YAML"),
+            (b"\xff\xfe", "the file: is no text in UTF-8"),
+            (b"- 1", "the file: must be a mapping of fields"),
+            (b"models: {chat: {chosen: 2026-11-21, replicas: -1, clusters: [{name: east}]}}", r"models\.chat\.replicas: must be at least 1"),
+            (b"models: {chat: {chosen: 2026-11-21, replicas: 1, clusters: []}}", r"models\.chat\.clusters: must have at least 1 entries"),
+        ],
+    )
+    def test_what_is_no_file_of_choices_is_told(self, tmp_path: Any, written: bytes, told: str) -> None:
+        (tmp_path / "choices.prod.yaml").write_bytes(written)
+        with pytest.raises(SpecError, match=told):
+            kept_choices(tmp_path, "prod")
+
+    def test_a_folder_in_its_place(self, tmp_path: Any) -> None:
+        (tmp_path / "choices.prod.yaml").mkdir()
+        with pytest.raises(SpecError, match="the file: cannot be read: Is a directory"):
+            kept_choices(tmp_path, "prod")
+
     def test_the_second_best_is_another(self) -> None:
         entry, resolved = resolve_fleet(stack(model()))
         second = choice.second_best(resolved, entry, resolved.choices[0])
