@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -262,6 +263,23 @@ class TestBench:
         file = tmp_path / "x.json"
         file.write_text("{}")
         with pytest.raises(FleetError, match="not the result of a benchmark"):
+            calibrated(parse_fleet(two_regions()), [file])
+
+    @pytest.mark.parametrize(
+        ("now", "becomes", "field"),
+        [
+            ('"started": 1790000000.0', '"started": 1e300', "started"),
+            ('"accelerators": 1', '"accelerators": 1000000000', "serving.east.accelerators"),
+            ('"ok": 80', '"ok": -80', "endpoints.0.ok"),
+            ('"outputTokensPerSecond": 800.0', '"outputTokensPerSecond": NaN', "endpoints.0.outputTokensPerSecond"),
+        ],
+    )
+    def test_numbers_that_nobody_measured(self, tmp_path: Path, now: str, becomes: str, field: str) -> None:
+        file = self.written(tmp_path, benchmark())
+        text = file.read_text()
+        assert now in text
+        file.write_text(text.replace(now, becomes))
+        with pytest.raises(FleetError, match=re.escape(f"not the result of a benchmark: {field}: ")):
             calibrated(parse_fleet(two_regions()), [file])
 
     def test_a_model_that_the_stack_does_not_have(self, tmp_path: Path) -> None:
