@@ -41,15 +41,16 @@ def read_spec(file: Path) -> dict[str, Any]:
     try:
         raw = read_yaml(file)
     except SpecError as error:
-        raise FleetError(f"{_shown(file)}: {error}") from None
+        raise FleetError(f"{shown(file)}: {error}") from None
     for key in ("config", "fleet:spec"):
         raw = cast(dict[str, Any], raw).get(key) if isinstance(raw, dict) else None
     if not isinstance(raw, dict):
-        raise FleetError(f"{_shown(file)}: config.fleet:spec: must be a mapping of fields", hint="docs/stack-file.md shows a whole one")
+        raise FleetError(f"{shown(file)}: config.fleet:spec: must be a mapping of fields", hint="docs/stack-file.md shows a whole one")
     return cast(dict[str, Any], dates_as_text(raw))
 
 
-def _shown(file: Path) -> str:
+def shown(file: Path) -> str:
+    """As errors name it: within the clone where it is there."""
     return str(file.relative_to(paths.REPO)) if file.is_relative_to(paths.REPO) else str(file)
 
 
@@ -59,7 +60,7 @@ def resolve(stack: str, *, anew: bool = False) -> tuple[FleetEntry, Resolved]:
     try:
         return resolve_fleet(read_spec(file), kept(stack), anew=anew)
     except SpecError as error:
-        raise FleetError(f"{_shown(file)}: {error}") from None
+        raise FleetError(f"{shown(file)}: {error}") from None
 
 
 def kept(stack: str) -> Kept:
@@ -68,4 +69,4 @@ def kept(stack: str) -> Kept:
     try:
         return kept_choices(FOLDER, stack)
     except SpecError as error:
-        raise FleetError(f"{_shown(file)}: {error}", hint="fleet plan --choose writes it anew once it is removed") from None
+        raise FleetError(f"{shown(file)}: {error}", hint="fleet plan --choose writes it anew once it is removed") from None

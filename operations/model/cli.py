@@ -130,14 +130,14 @@ def _compare(arguments: argparse.Namespace, facts: Mapping[str, Any]) -> None:
     try:
         by_name: dict[str, Mapping[str, Any]] = {each["name"]: each for each in stack_file.read_spec(file)["models"]}
     except (KeyError, TypeError):
-        raise FleetError(f"stacks/{file.name}: models: must be a list of mappings with a `name` each") from None
+        raise FleetError(f"{stack_file.shown(file)}: models: must be a list of mappings with a `name` each") from None
     name = arguments.model or next((name for name, each in by_name.items() if each.get("source") == arguments.source), None)
     if name not in by_name:
         what = f"no model `{name}`" if name else f"no model with the source `{arguments.source}`"
-        raise FleetError(f"stacks/{file.name}: has {what}", hint=f"--model NAME is one of: {', '.join(by_name)}")
+        raise FleetError(f"{stack_file.shown(file)}: has {what}", hint=f"--model NAME is one of: {', '.join(by_name)}")
     written: Mapping[str, Any] = by_name[name].get("facts") or {}
     real = {key: facts[key] for key, needed in _STACK_FACTS.items() if key in facts and (needed or key in written)}
     differing = transfer.differences(written, real)
     if differing:
-        raise FleetError(f"stacks/{file.name}: models `{name}`: facts differ from the artifact's:\n" + "\n".join(f"  {line}" for line in differing))
-    Progress().say(f"the facts of {name} in stacks/{file.name} are those of the artifact")
+        raise FleetError(f"{stack_file.shown(file)}: models `{name}`: facts differ from the artifact's:\n" + "\n".join(f"  {line}" for line in differing))
+    Progress().say(f"the facts of {name} in {stack_file.shown(file)} are those of the artifact")
