@@ -384,6 +384,13 @@ class TestCommand:
         with pytest.raises(FleetError, match=r"models\[0\]: model `chat` has no place: `placement.minimumClusters` 2 and `replicas` 1 contradict"):
             run(capsys)
 
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+    @pytest.mark.parametrize(("redirected", "code", "told"), [(">&-", 0, ""), ("> /dev/full", 1, "error: No space left on device\n")])
+    def test_nowhere_to_write_is_no_traceback(self, redirected: str, code: int, told: str) -> None:
+        command = f"{sys.executable} -m operations.cli plan -s local {redirected}"
+        ended = subprocess.run(["sh", "-c", command], cwd=paths.REPO, stderr=subprocess.PIPE, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (code, told)
+
     def test_who_stops_reading_gets_no_traceback(self) -> None:
         command = [sys.executable, "-m", "operations.cli", "plan", "-s", "local"]
         with subprocess.Popen(command, cwd=paths.REPO, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
