@@ -7,6 +7,7 @@ models and does not know what was chosen.
 
 import datetime as dt
 import math
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from functools import partial
@@ -31,8 +32,6 @@ from planning.prices import HOURS_PER_MONTH
 
 # Rounds in which room is kept back for what moves after a loss.
 _ROUNDS = 8
-# Replicas of one model that a place is asked for room for: more are in no stack file.
-_MOST_FITTING = 10_000
 
 
 class KeptModel(Spec):
@@ -279,28 +278,33 @@ def _with_standby(
         return _missing(market, [*complete.values(), *placed], asked)
 
     first = choice.choose(models, market.room, taken)
+    if first is None:
+        return None
     lacking = partial(missing, asked=entries.keys() - missing({}, entries.keys())[1])
-    if first is None or not lacking(first)[0]:
-        return first
-    starts = [_kept_back(market, models, taken, first, lacking)]
-    if choice.exact(models):
-        starts.append(first)
-    found = [each for each in (_spread(market, models, taken, start, lacking) for start in starts) if not lacking(each)[0]]
-    return min(found, key=lambda each: sum(map(hourly, each.values())), default=None)
+    found, left = _kept_back(market, models, taken, first, lacking)
+    few = choice.exact(models)
+    if not left and (found is first or not few):
+        return found
+    tried = [_spread(market, models, taken, start, lacking) for start in ((found, first) if few else (found,))]
+    return min((each for each, left in tried if not left), key=lambda each: sum(map(hourly, each.values())), default=None)
 
 
 # GPUs of replicas that find no room after a loss, and the models that they are of.
 _Lacking = Callable[[Mapping[str, Placement]], tuple[dict[Place, list[int]], set[str]]]
 
 
-def _kept_back(market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking) -> dict[str, Placement]:
-    """Keeps room back where replicas find none, until all of them do. Else that of its answers with which the fewest do not."""
+def _kept_back(
+    market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking
+) -> tuple[dict[str, Placement], int]:
+    """Keeps room back where replicas find none, until all of them do. Else the best of its answers, and the GPUs that it lacks."""
     reserved: dict[Place, list[int]] = {}
-    best, least = found, math.inf
+    best, least = found, sys.maxsize
     for _ in range(_ROUNDS):
         missing, short = lacking(found)
         if (gpus := _gpus(missing)) < least:
             best, least = found, gpus
+        if not missing:
+            break
         for place, sizes in missing.items():
             reserved.setdefault(place, []).extend(sizes)
         # Those that find no room move away; the others stay, unless there is no other way.
@@ -309,30 +313,30 @@ def _kept_back(market: Market, models: Sequence[Wanted], taken: choice.Taken, fo
         moved = choice.choose(moving, market.room, choice.together(taken, reserved, choice.taken_by(stay.values())))
         if moved is None:
             stay, moved = {}, choice.choose(models, market.room, choice.together(taken, reserved))
-        if not least or moved is None:
+        if moved is None:
             break
         found = {**stay, **moved}
-    return best
+    return best, least
 
 
 def _gpus(missing: Mapping[Place, Sequence[int]]) -> int:
     return sum(map(sum, missing.values()))
 
 
-def _spread(market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking) -> dict[str, Placement]:
+def _spread(market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking) -> tuple[dict[str, Placement], int]:
     """One model after another is spread, over more replicas where need be, so that what is left of it has room for all of it."""
     missing, short = lacking(found)
     for model in [each for each in models if each.name in short]:
         if not missing:
             break
         others = choice.together(taken, choice.taken_by(placement for other, placement in found.items() if other != model.name))
-        ready = {key(each): _fitting(market.room, others, each) for each in model.options}
         # Few on the fastest GPUs, or some more than are the cheapest.
         fewest = max(model.least_clusters, math.ceil(model.rate / max(each.rate for each in model.options)))
         more = sum(each.replicas for each in found[model.name])
-        numbers = sorted({start + step for start in (fewest, more) for step in range(_ROUNDS)})
+        numbers = [model.replicas] if model.replicas else sorted({start + step for start in (fewest, more) for step in range(_ROUNDS)})
+        ready = {key(each): _fitting(market.room, others, each, numbers[-1]) for each in model.options}
         best, chosen = (_gpus(missing), math.inf), {}
-        for replicas in [model.replicas] if model.replicas else numbers:
+        for replicas in numbers:
             if not best[0] and not choice.exact(models):
                 break
             moved = choice.choose([replace(model, replicas=replicas, ready=ready)], market.room, others)
@@ -343,18 +347,17 @@ def _spread(market: Market, models: Sequence[Wanted], taken: choice.Taken, found
             if (judged := (_gpus(rest), hourly(moved[model.name]))) < best:
                 best, missing, chosen = judged, rest, moved
         found = {**found, **chosen}
-    return found
+    return found, _gpus(missing)
 
 
-def _fitting(room: Room, taken: choice.Taken, option: Option) -> int:
-    """Replicas that find a node beside what is taken."""
+def _fitting(room: Room, taken: choice.Taken, option: Option, most: int) -> int:
+    """Replicas, `most` at most, that find a node beside what is taken."""
+    if not option.gpu:
+        return most
     packing = Packing(room)
     for size, place in sorted(((size, place) for place, sizes in taken.items() for size in sizes), reverse=True):
         packing.take(place, size)
-    count = 0
-    while count < _MOST_FITTING and (not option.gpu or packing.take((option.cluster, option.gpu), option.count)):
-        count += 1
-    return count
+    return sum(packing.take((option.cluster, option.gpu), option.count) for _ in range(most))
 
 
 def _missing(market: Market, models: Sequence[ModelSpec], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:

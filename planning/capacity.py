@@ -94,6 +94,8 @@ class Packing:
             for quota in nodes[at].quotas:
                 self._quotas()[quota] -= gpus
         free[slot] -= size
+        if not free[slot]:
+            del free[slot]
         return True
 
     def _may_come(self, nodes: Nodes) -> bool:

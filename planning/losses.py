@@ -46,8 +46,8 @@ class Left:
 
 def after(models: Sequence[Served], room: Room, lost: frozenset[str], *, grows: bool = True) -> list[Left]:
     """Each model once the clusters `lost` are away. grows: whether nodes may come for what moves, or only those are there that run."""
-    rest = {model.name: _divided(model, lost) for model in models}
     before = {model.name: _divided(model, frozenset()) for model in models}
+    rest = {model.name: _divided(model, lost) if lost & model.weights.keys() else before[model.name] for model in models}
     packing = Packing(room)
     _place(packing, [(model, name, before[model.name].get(name, 0)) for model in models for name in model.weights if name in lost])
     # Who runs already keeps its place: those first, then those who come, the largest first.
