@@ -31,7 +31,9 @@ from planning.losses import Served
 from planning.prices import HOURS_PER_MONTH
 
 # Rounds in which room is kept back for what moves after a loss.
-_ROUNDS = 8
+_ROUNDS = 30
+# Numbers of replicas that are tried, from two numbers on, where a model is to be spread.
+_NUMBERS = 8
 
 
 class KeptModel(Spec):
@@ -333,7 +335,7 @@ def _spread(market: Market, models: Sequence[Wanted], taken: choice.Taken, found
         # Few on the fastest GPUs, or some more than are the cheapest.
         fewest = max(model.least_clusters, math.ceil(model.rate / max(each.rate for each in model.options)))
         more = sum(each.replicas for each in found[model.name])
-        numbers = [model.replicas] if model.replicas else sorted({start + step for start in (fewest, more) for step in range(_ROUNDS)})
+        numbers = [model.replicas] if model.replicas else sorted({start + step for start in (fewest, more) for step in range(_NUMBERS)})
         ready = {key(each): _fitting(market.room, others, each, numbers[-1]) for each in model.options}
         best, chosen = (_gpus(missing), math.inf), {}
         for replicas in numbers:
