@@ -57,7 +57,8 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
         crowd = [each for each in models if "placement.standby" in _constraints(entries[each.name][1])] or list(models)
         # Not proven where replicas move: docs/decisions/0012-planner.md.
         rule = f"no place is found for {_names(crowd)} that survives the loss of a region"
-    yield Problem(("models", entries[crowd[0].name][0]), rule, NOTHING, "add nodes, or lower a load, an objective or `placement.standby`")
+    more = "add nodes, raise a quota" if market.fleet.planning.quotas else "add nodes"
+    yield Problem(("models", entries[crowd[0].name][0]), rule, NOTHING, f"{more}, or lower a load, an objective or `placement.standby`")
 
 
 def _names(crowd: Sequence[Wanted]) -> str:
