@@ -6,9 +6,12 @@ models and does not know what was chosen.
 """
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import math
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -17,26 +20,28 @@ from components.fleet_spec import FleetBase, FleetEntry, FleetSpec
 from components.gpu_pools import AcceleratorSpec
 from components.market import Market, wanted_of
 from components.placement import PlacementClusterSpec, PlacementSpec, division, policy_weights
-from components.serving import ModelEntry, ModelSpec
+from components.serving import ModelEntry, ModelSpec, Replicas
 from components.spec import Problem, Spec
 from planning import choice, losses
 from planning.accelerators import CPU
-from planning.capacity import Nodes
+from planning.capacity import Packing, Place, Room
 from planning.choice import Key, Option, Placed, Placement, Wanted, hourly, key
 from planning.division import divide
 from planning.losses import Served
 from planning.prices import HOURS_PER_MONTH
 
 # Rounds in which room is kept back for what moves after a loss.
-_ROUNDS = 8
+_ROUNDS = 30
+# Numbers of replicas that are tried, from two numbers on, where a model is to be spread.
+_NUMBERS = 8
 
 
 class KeptModel(Spec):
     """What was chosen for one model."""
 
     chosen: dt.date
-    replicas: int
-    clusters: tuple[PlacementClusterSpec, ...]
+    replicas: Replicas
+    clusters: Annotated[tuple[PlacementClusterSpec, ...], Field(min_length=1)]
     """With the weights and GPUs that were chosen."""
 
 
@@ -101,6 +106,11 @@ def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False)
                 gone[name] = why
             else:
                 standing[name] = placement
+    entries = {model.name: model for model in entry.models}
+    lacking = _missing(market, [*complete.values(), *(_completed(market, entries[name], each) for name, each in standing.items())], standing.keys())[1]
+    for name in [name for name in standing if name in lacking and _tier(entries[name])]:
+        gone[name] = "its replicas would not find room any more after the loss of a region"
+        del standing[name]
 
     def choose_rest(fixed: Mapping[str, Placement]) -> dict[str, Placement] | None:
         rest = [each for name, each in wanted.items() if name not in fixed]
@@ -259,54 +269,131 @@ def keep(resolved: Resolved, today: dt.date) -> Kept:
 def _with_standby(
     market: Market, entry: FleetEntry, models: Sequence[Wanted], complete: Mapping[str, ModelSpec], standing: Mapping[str, Placement], taken: choice.Taken
 ) -> dict[str, Placement] | None:
-    """Chooses, and keeps room back where replicas of a lost region would find none, until all of them do."""
+    """Chooses so that the replicas of a lost region find room elsewhere.
+
+    Also those of the models that are decided already, unless they find none as it is.
+    """
     entries = {model.name: model for model in entry.models}
-    found = choice.choose(models, market.room, taken)
-    reserved: dict[tuple[str, str], list[int]] = {}
+
+    def missing(placements: Mapping[str, Placement], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:
+        placed = (_completed(market, entries[name], each) for name, each in {**standing, **placements}.items())
+        return _missing(market, [*complete.values(), *placed], asked)
+
+    first = choice.choose(models, market.room, taken)
+    if first is None:
+        return None
+    lacking = partial(missing, asked=entries.keys() - missing({}, entries.keys())[1])
+    found, left = _kept_back(market, models, taken, first, lacking)
+    few = choice.exact(models)
+    if not left and (found is first or not few):
+        return found
+    tried = [_spread(market, models, taken, start, lacking) for start in ((found, first) if few else (found,))]
+    return min((each for each, left in tried if not left), key=lambda each: sum(map(hourly, each.values())), default=None)
+
+
+# GPUs of replicas that find no room after a loss, and the models that they are of.
+_Lacking = Callable[[Mapping[str, Placement]], tuple[dict[Place, list[int]], set[str]]]
+
+
+def _kept_back(
+    market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking
+) -> tuple[dict[str, Placement], int]:
+    """Keeps room back where replicas find none, until all of them do. Else the best of its answers, and the GPUs that it lacks."""
+    reserved: dict[Place, list[int]] = {}
+    best, least = found, sys.maxsize
     for _ in range(_ROUNDS):
-        if found is None:
-            return None
-        specs = [*complete.values(), *(_completed(market, entries[name], each) for name, each in {**standing, **found}.items())]
-        missing, short = _missing(market, specs, {each.name for each in models})
+        missing, short = lacking(found)
+        if (gpus := _gpus(missing)) < least:
+            best, least = found, gpus
         if not missing:
-            return found
+            break
         for place, sizes in missing.items():
             reserved.setdefault(place, []).extend(sizes)
         # Those that find no room move away; the others stay, unless there is no other way.
-        stay = {name: placement for name, placement in found.items() if name not in short}
-        held = choice.together(taken, reserved, choice.taken_by(stay.values()))
-        moved = choice.choose([each for each in models if each.name in short], market.room, held)
-        found = {**stay, **moved} if moved is not None else choice.choose(models, market.room, choice.together(taken, reserved))
-    return None
+        moving = [each for each in models if each.name in short] or models
+        stay = {name: placement for name, placement in found.items() if name not in {each.name for each in moving}}
+        moved = choice.choose(moving, market.room, choice.together(taken, reserved, choice.taken_by(stay.values())))
+        if moved is None:
+            stay, moved = {}, choice.choose(models, market.room, choice.together(taken, reserved))
+        if moved is None:
+            break
+        found = {**stay, **moved}
+    return best, least
 
 
-def _missing(market: Market, models: Sequence[ModelSpec], asked: set[str]) -> tuple[dict[tuple[str, str], list[int]], set[str]]:
-    """GPUs of replicas that would find no room, by cluster and type, the most of any region's loss; and whose they are."""
-    found: dict[tuple[str, str], list[int]] = {}
+def _gpus(missing: Mapping[Place, Sequence[int]]) -> int:
+    return sum(map(sum, missing.values()))
+
+
+def _spread(market: Market, models: Sequence[Wanted], taken: choice.Taken, found: dict[str, Placement], lacking: _Lacking) -> tuple[dict[str, Placement], int]:
+    """One model after another is spread, over more replicas where need be, so that what is left of it has room for all of it."""
+    missing, short = lacking(found)
+    for model in [each for each in models if each.name in short]:
+        if not missing:
+            break
+        others = choice.together(taken, choice.taken_by(placement for other, placement in found.items() if other != model.name))
+        # Few on the fastest GPUs, or some more than are the cheapest.
+        fewest = max(model.least_clusters, math.ceil(model.rate / max(each.rate for each in model.options)))
+        more = sum(each.replicas for each in found[model.name])
+        numbers = [model.replicas] if model.replicas else sorted({start + step for start in (fewest, more) for step in range(_NUMBERS)})
+        ready = {key(each): _fitting(market.room, others, each, numbers[-1]) for each in model.options}
+        best, chosen = (_gpus(missing), math.inf), {}
+        for replicas in numbers:
+            if not best[0] and not choice.exact(models):
+                break
+            moved = choice.choose([replace(model, replicas=replicas, ready=ready)], market.room, others)
+            if moved is None or (not best[0] and hourly(moved[model.name]) >= best[1]):
+                continue
+            there = {**found, **moved}
+            rest = lacking(there)[0]
+            if (judged := (_gpus(rest), hourly(moved[model.name]))) < best:
+                best, missing, chosen = judged, rest, moved
+        found = {**found, **chosen}
+    return found, _gpus(missing)
+
+
+def _fitting(room: Room, taken: choice.Taken, option: Option, most: int) -> int:
+    """Replicas, `most` at most, that find a node beside what is taken."""
+    if not option.gpu:
+        return most
+    packing = Packing(room)
+    for size, place in sorted(((size, place) for place, sizes in taken.items() for size in sizes), reverse=True):
+        packing.take(place, size)
+    return sum(packing.take((option.cluster, option.gpu), option.count) for _ in range(most))
+
+
+def _missing(market: Market, models: Sequence[ModelSpec], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:
+    """GPUs of replicas that would find no room, the most of any region's loss; and whose they are."""
+    found: dict[Place, list[int]] = {}
     short: set[str] = set()
-    for tier, room in (("warm", market.standing), ("cold", market.room)):
+    for tier in ("warm", "cold"):
         names = {each.name for each in models if each.name in asked and _tier(each) == tier}
         if not names:
             continue
-        nodes: dict[str, dict[str, list[Nodes]]] = {}
-        for (cluster, kind), several in room.items():
-            nodes.setdefault(cluster, {})[kind] = several
         served = [_served(each) for each in models]
         for region in dict.fromkeys(cluster.region for cluster in market.fleet.clusters):
             lost = frozenset(cluster.name for cluster in market.fleet.clusters if cluster.region == region)
-            here: dict[tuple[str, str], list[int]] = {}
-            for left, model in zip(losses.after(served, nodes, lost), models, strict=True):
-                for cluster, kind in left.short if left.model in names else ():
-                    here.setdefault((cluster, kind), []).append(model.accelerator_in(cluster).count)
-                    short.add(model.name)
+            here: dict[Place, list[int]] = {}
+            # Nobody knows who of those that come takes the last node: where one of these may go there must be room for all.
+            going: dict[Place, set[str]] = {}
+            for model in models:
+                for cluster in model.placement.weights if model.name in names and lost & model.placement.weights.keys() else ():
+                    going.setdefault((cluster, model.accelerator_in(cluster).type), set()).add(model.name)
+            for left, model in zip(losses.after(served, market.room, lost, grows=tier == "cold"), models, strict=True):
+                for cluster, kind, replicas in left.short:
+                    if (cluster, kind) in going:
+                        here.setdefault((cluster, kind), []).extend([model.accelerator_in(cluster).count] * replicas)
+                        short |= {model.name, *going[cluster, kind]}
             for place, sizes in here.items():
                 found[place] = max(found.get(place, []), sizes, key=sum)
     return found, short
 
 
-def _tier(model: ModelSpec) -> str | None:
-    """A time in which capacity is to be back needs room for it."""
-    return model.placement.standby or ("cold" if model.objectives.restore_seconds is not None else None)
+def _tier(model: ModelEntry | ModelSpec) -> str | None:
+    """A time in which capacity is to be back needs room for it, whatever answers until then."""
+    if model.placement.standby == "warm":
+        return "warm"
+    return "cold" if model.placement.standby == "cold" or model.objectives.restore_seconds is not None else None
 
 
 def _served(model: ModelSpec) -> Served:

@@ -5,7 +5,7 @@ modules of their own. `local` makes a cluster of host processes, `existing` take
 """
 
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Literal, Self, cast, get_args
 
 import pulumi
 import yaml
@@ -20,6 +20,9 @@ ClusterName = Annotated[str, *dns_name(naming.CLUSTER_LIMIT, "Karmada's limit fo
 Locality = Annotated[str, *checked(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", 63, "must hold only a-z, 0-9 and `-`", "it becomes a label")]
 # Codes are the team's own (EU, US, DE, …); they are compared, never interpreted.
 Jurisdiction = Annotated[str, *checked(r"[A-Z][A-Z0-9-]*", 16, "must be a code in capitals such as `EU`", "it is a code, not a name")]
+LatencyClass = Literal["interactive", "standard", "batch"]
+# The nearest first.
+LATENCY_CLASSES: tuple[LatencyClass, ...] = get_args(LatencyClass)
 Port = Annotated[int, Field(ge=1, le=65535)]
 Url = Annotated[str, *checked(r"https?://[^\s/]+(/[^\s]*)?", 2048, "must be a URL such as `https://llm.example.com`", "it is a URL")]
 _ConfigKey = Annotated[str, *checked(r"[A-Za-z][-_A-Za-z0-9]*", 100, "must be the name of a key in the stack's configuration", "it is a key")]
@@ -103,6 +106,9 @@ class ClusterSpec(Spec):
     """Cloud or site, e.g. `aws`. Karmada can choose clusters by it."""
     jurisdiction: Jurisdiction | None = None
     """Law that governs data in this cluster. A model with `jurisdictions` goes only where this is among them."""
+    latency_class: LatencyClass = "standard"
+    """How near it is to callers, by the team's own measure: someone waits for every token, for an answer, or for nothing. A model
+    with a `latencyClass` goes only where this is as near, or nearer."""
     labels: dict[str, str] = Field(default_factory=dict[str, str])
     """Labels of Karmada's Cluster object."""
     gpu_pools: tuple[GpuPoolSpec, ...] = ()

@@ -8,6 +8,7 @@ from components.fleet_spec import FleetEntry
 from components.market import Market, wanted_of
 from components.placement import PlacementEntry
 from components.serving import ModelEntry, ObjectivesSpec
+from components.serving_rules import load_fits
 from components.spec import NOTHING, Problem
 from planning import choice
 from planning.choice import Wanted
@@ -19,6 +20,7 @@ _TRIES = 12
 _NAMED = 10
 # What a contradiction may be made of besides what is said of the model itself.
 _POOLS = "the nodes of the GPU pools"
+_QUOTAS = "the quotas of `planning.quotas`"
 
 
 def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], taken: choice.Taken) -> Iterator[Problem]:
@@ -27,14 +29,18 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
     blamed = False
     for wanted in models:
         at, model = entries[wanted.name]
-        values = _constraints(model)
+        if too_long := list(load_fits(at, model)):
+            blamed = True
+            yield from too_long
+            continue
+        values = {**_constraints(model), **({_QUOTAS: ""} if market.fleet.planning.quotas else {}), _POOLS: ""}
         found = choice.smallest_contradiction(list(values), lambda names, model=model: _possible(market, model, names, taken))
         if found is None:
             continue
         blamed = True
         listed = [f"`{name}` {value}" if value else name for name, value in values.items() if name in found]
         if not found:
-            hint = "add a pool of larger GPUs, or set `runtime.maxModelLength` or `runtime.quantization`"
+            hint = "add a pool of larger GPUs, or set `runtime.maxModelLength` or `runtime.quantization`" if market.room else "the fleet has no GPU pool"
             yield Problem(("models", at), f"model `{model.name}` fits on no GPU type of the fleet", NOTHING, hint)
         elif len(listed) == 1:
             yield Problem(("models", at), f"model `{model.name}` has no place: no cluster keeps {listed[0]}", NOTHING, "change it, or add GPUs")
@@ -47,11 +53,12 @@ def contradictions(market: Market, entry: FleetEntry, models: Sequence[Wanted], 
         crowd = _crowd(market, models, taken)
         rule = f"models {_names(crowd)} have a place each, but not all together"
     else:
-        # Each has a place, and so have all: it is the loss of a region that they do not stand.
-        crowd = [each for each in models if "placement.standby" in _constraints(entries[each.name][1])]
-        verb = "model {} has no place that survives" if len(crowd) == 1 else "models {} have no places that survive"
-        rule = f"{verb.format(_names(crowd))} the loss of a region"
-    yield Problem(("models", entries[crowd[0].name][0]), rule, NOTHING, "add nodes, or lower a load, an objective or `placement.standby`")
+        # Each has a place, and so have all: it is the loss of a region that they do not stand, or that others would not beside them.
+        crowd = [each for each in models if "placement.standby" in _constraints(entries[each.name][1])] or list(models)
+        # Not proven where replicas move: docs/decisions/0012-planner.md.
+        rule = f"no place is found for {_names(crowd)} that survives the loss of a region"
+    more = "add nodes, raise a quota" if market.fleet.planning.quotas else "add nodes"
+    yield Problem(("models", entries[crowd[0].name][0]), rule, NOTHING, f"{more}, or lower a load, an objective or `placement.standby`")
 
 
 def _names(crowd: Sequence[Wanted]) -> str:
@@ -66,6 +73,7 @@ def _constraints(model: ModelEntry) -> dict[str, str]:
         "placement.minimumClusters": str(placement.minimum_clusters) if placement.minimum_clusters > 1 else "",
         "placement.standby": placement.standby or ("cold (for `restoreSeconds`)" if objectives.restore_seconds is not None else ""),
         "placement.jurisdictions": ", ".join(placement.jurisdictions),
+        "placement.latencyClass": placement.latency_class or "",
         "placement.labels": ", ".join(f"{name}: {value}" for name, value in placement.labels.items()),
         "placement.accelerators": ", ".join(placement.accelerators),
         "placement.gpuMemoryGiB": f"{placement.gpu_memory_gib:g}" if placement.gpu_memory_gib is not None else "",
@@ -77,7 +85,7 @@ def _constraints(model: ModelEntry) -> dict[str, str]:
         "objectives.timeToFirstTokenSeconds": f"{objectives.time_to_first_token_seconds:g}" if objectives.time_to_first_token_seconds and load else "",
         "objectives.interTokenSeconds": f"{objectives.inter_token_seconds:g}" if objectives.inter_token_seconds and load else "",
     }
-    return {**{name: value for name, value in written.items() if value}, _POOLS: ""}
+    return {name: value for name, value in written.items() if value}
 
 
 def _possible(market: Market, model: ModelEntry, names: frozenset[str], taken: choice.Taken) -> bool:
@@ -103,7 +111,8 @@ def _possible(market: Market, model: ModelEntry, names: frozenset[str], taken: c
         }
     )
     rich = _POOLS not in names
-    room = {place: [replace(each, count=_PLENTY) for each in nodes] for place, nodes in market.room.items()} if rich else market.room
+    more = {**({"count": _PLENTY} if rich else {}), **({"quotas": ()} if _QUOTAS not in names else {})}
+    room = {place: [replace(each, **more) for each in nodes] for place, nodes in market.room.items()}
     return choice.choose([wanted_of(market, changed)], room, {} if rich else taken) is not None
 
 

@@ -13,11 +13,12 @@ from components import failover_budget
 from components.clusters import ClusterSpec
 from components.failover_budget import Promise
 from components.fleet_spec import FleetBase, FleetSpec
-from components.gpu_pools import AcceleratorSpec, GpuPoolSpec, nodes_of
+from components.gpu_pools import AcceleratorSpec, GpuPoolSpec
 from components.placement import division, policy_weights
 from components.serving import ModelBase, ModelSpec
 from planning import cost, losses, prices, sizing
 from planning.accelerators import ACCELERATORS, CPU, canonical
+from planning.capacity import Nodes, Quota, Room
 from planning.cost import Pool
 from planning.losses import Left, Served
 from planning.model_size import Shape
@@ -212,6 +213,17 @@ def pool_quote(cluster: ClusterSpec, pool: GpuPoolSpec, known: tuple[Price, ...]
     return prices.quote(known, gpu=pool.accelerator, provider=cluster.provider, region=cluster.region, capacity=pool.capacity_types[0], gpus=pool.gpus_per_node)
 
 
+def room(fleet: FleetBase) -> Room:
+    """The nodes of all clusters, at the pools' largest, with the quotas that bound them."""
+    found: dict[tuple[str, str], list[Nodes]] = {}
+    for cluster in fleet.clusters:
+        for pool in cluster.gpu_pools:
+            quotas = tuple(Quota(number=at, gpus=each.gpus) for at, each in enumerate(fleet.planning.quotas) if each.binds(cluster, pool))
+            nodes = Nodes(count=pool.most_nodes, gpus_per_node=pool.gpus_per_node, standing=pool.least_nodes, quotas=quotas)
+            found.setdefault((cluster.name, pool.accelerator), []).append(nodes)
+    return found
+
+
 # The parts of a plan
 
 
@@ -290,7 +302,7 @@ def pools(fleet: FleetSpec, known: tuple[Price, ...]) -> Iterator[Pool]:
                 gpu=pool.accelerator,
                 gpus_per_node=pool.gpus_per_node,
                 capacity=pool.capacity_types[0],
-                least_nodes=pool.most_nodes if pool.nodes is not None else pool.min_nodes or 0,
+                least_nodes=pool.least_nodes,
                 most_nodes=pool.most_nodes,
                 used_gpus=here,
                 quote=pool_quote(cluster, pool, known),
@@ -300,7 +312,7 @@ def pools(fleet: FleetSpec, known: tuple[Price, ...]) -> Iterator[Pool]:
 def _losses(fleet: FleetSpec, plans: tuple[ModelPlan, ...]) -> Iterator[Loss]:
     """Every cluster, and every region of several clusters: those fail together."""
     models = [_served(model, plan) for model, plan in zip(fleet.models, plans, strict=True)]
-    nodes = {cluster.name: {pool.accelerator: nodes_of(cluster.gpu_pools, pool.accelerator) for pool in cluster.gpu_pools} for cluster in fleet.clusters}
+    nodes = room(fleet)
     regions: dict[str, list[str]] = {}
     for cluster in fleet.clusters:
         regions.setdefault(cluster.region, []).append(cluster.name)
@@ -340,6 +352,10 @@ def _warnings(fleet: FleetSpec, models: tuple[ModelPlan, ...], pools: tuple[Pool
     used = {each.quote.price for each in pools if each.quote}
     for source, date in prices.stale(used, today).items():
         yield f"prices of {date.isoformat()} are old ({source}): refresh the catalogue, or set planning.prices"
+    for quota in fleet.planning.quotas:
+        most = sum(pool.gpus for cluster in fleet.clusters for pool in cluster.gpu_pools if quota.binds(cluster, pool))
+        if most > quota.gpus:
+            yield f"pools may grow to {most} GPUs, and the quota is {quota}"
     for model in fleet.models:
         if model.facts.sliding_window is not None and model.facts.full_attention_layers is None:
             yield f"{model.name}: facts.slidingWindow counts for nothing without facts.fullAttentionLayers"

@@ -80,6 +80,11 @@ class GpuPoolSpec(Spec):
         return self.nodes if self.nodes is not None else self.max_nodes or 0
 
     @property
+    def least_nodes(self) -> int:
+        """Nodes that run whether they are used or not."""
+        return self.nodes if self.nodes is not None else self.min_nodes or 0
+
+    @property
     def gpus(self) -> int:
         return self.most_nodes * self.gpus_per_node
 

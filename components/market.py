@@ -9,13 +9,13 @@ from functools import cached_property
 from typing import Any
 
 from components import fleet_plan
-from components.clusters import ClusterSpec
+from components.clusters import LATENCY_CLASSES, ClusterSpec
 from components.fleet_spec import FleetBase
-from components.gpu_pools import AcceleratorSpec, nodes_of
+from components.gpu_pools import AcceleratorSpec
 from components.placement import PlacementBase
 from components.serving import ModelEntry
 from planning.accelerators import ACCELERATORS, CPU, canonical
-from planning.capacity import Nodes, largest_node
+from planning.capacity import Room, largest_node
 from planning.choice import Key, Option, Wanted, key
 from planning.model_size import split_problems
 from planning.prices import Price
@@ -36,23 +36,8 @@ class Market:
         return fleet_plan.known_prices(self.fleet)
 
     @cached_property
-    def room(self) -> dict[tuple[str, str], list[Nodes]]:
-        """Nodes by cluster and GPU type, at the pools' largest."""
-        return {
-            (cluster.name, kind): nodes_of(cluster.gpu_pools, kind)
-            for cluster in self.fleet.clusters
-            for kind in dict.fromkeys(pool.accelerator for pool in cluster.gpu_pools)
-        }
-
-    @cached_property
-    def standing(self) -> dict[tuple[str, str], list[Nodes]]:
-        """The same of nodes that run without being asked for."""
-        found: dict[tuple[str, str], list[Nodes]] = {}
-        for cluster in self.fleet.clusters:
-            for pool in cluster.gpu_pools:
-                least = pool.most_nodes if pool.nodes is not None else pool.min_nodes or 0
-                found.setdefault((cluster.name, pool.accelerator), []).append(Nodes(count=least, gpus_per_node=pool.gpus_per_node))
-        return found
+    def room(self) -> Room:
+        return fleet_plan.room(self.fleet)
 
     @cached_property
     def _dollars(self) -> dict[tuple[str, str], float | None]:
@@ -80,6 +65,9 @@ def refusal(market: Market, placement: PlacementBase, cluster: ClusterSpec, gpu:
     """(field of the placement, reason) why a model may not run on this GPU type there; None where it may."""
     if placement.jurisdictions and cluster.jurisdiction not in placement.jurisdictions:
         return "jurisdictions", f"it is in `{cluster.jurisdiction}`" if cluster.jurisdiction else "it has no jurisdiction"
+    farthest = placement.latency_class
+    if farthest is not None and LATENCY_CLASSES.index(cluster.latency_class) > LATENCY_CLASSES.index(farthest):
+        return "latencyClass", f"it is of the class `{cluster.latency_class}`"
     lacking = [f"{name}: {value}" for name, value in placement.labels.items() if cluster.labels.get(name) != value]
     if lacking:
         return "labels", f"it lacks the label `{lacking[0]}`"

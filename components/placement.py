@@ -13,7 +13,7 @@ import pulumi
 from pydantic import Field
 
 from components import labels
-from components.clusters import ClusterName, Jurisdiction
+from components.clusters import ClusterName, Jurisdiction, LatencyClass
 from components.failover import CapacityFailoverSpec
 from components.gpu_pools import AcceleratorSpec, GpuType
 from components.hub_objects import hub_object
@@ -70,12 +70,15 @@ class PlacementBase(Spec):
 
     jurisdictions: tuple[Jurisdiction, ...] = ()
     """Where the model may run at all; empty for anywhere. A cluster outside is an error, not a silent omission."""
+    latency_class: LatencyClass | None = None
+    """The farthest from callers that its clusters may be: `interactive` admits interactive clusters alone, `standard` those and
+    standard ones. Left out, or `batch`: any."""
     accelerators: tuple[GpuType, ...] = ()
     """GPU types that it may run on; empty for any."""
     gpu_memory_gib: Annotated[Annotated[float, Field(gt=0)] | None, Field(alias="gpuMemoryGiB")] = None
     """The least memory of a GPU that it may run on."""
     labels: dict[str, str] = Field(default_factory=dict[str, str])
-    """Labels that its clusters must have, e.g. a latency class."""
+    """Labels that its clusters must have, e.g. `compliance: hipaa`."""
     dollars_per_gpu_hour: Annotated[float, Field(gt=0)] | None = None
     """The most that a GPU of it may cost, by the prices of the plan."""
     minimum_clusters: Annotated[int, Field(ge=1)] = 2

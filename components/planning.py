@@ -8,9 +8,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.clusters import Locality
-from components.gpu_pools import CapacityType, GpuType
+from components.clusters import ClusterSpec, Locality
+from components.gpu_pools import CapacityType, GpuPoolSpec, GpuType
 from components.spec import Spec
+from planning.accelerators import canonical
 
 Share = Annotated[float, Field(gt=0, le=1)]
 
@@ -44,11 +45,36 @@ class CalibrationSpec(Spec):
     """What was measured, and when."""
 
 
+class QuotaSpec(Spec):
+    """How many GPUs a cloud account may have: what its pools can grow to, all together. Of a lost region they still count."""
+
+    accelerator: GpuType
+    gpus: Annotated[int, Field(ge=0)]
+    provider: Locality
+    """Of the clusters that it is for."""
+    region: Locality | None = None
+    """Of the clusters that it is for; without it all regions of the provider together."""
+    capacity_type: CapacityType | None = None
+    """Of the pools whose nodes are bought so in the first place; without it all."""
+
+    def covers(self, cluster: ClusterSpec) -> bool:
+        return cluster.provider == self.provider and self.region in (cluster.region, None)
+
+    def binds(self, cluster: ClusterSpec, pool: GpuPoolSpec) -> bool:
+        same = canonical(pool.accelerator) == canonical(self.accelerator) and self.capacity_type in (pool.capacity_types[0], None)
+        return same and self.covers(cluster)
+
+    def __str__(self) -> str:
+        words = (str(self.gpus), self.capacity_type, self.accelerator, "in", self.provider, self.region)
+        return " ".join(word for word in words if word)
+
+
 class PlanningSpec(Spec):
     """Numbers for plans. They change what is deployed only where the planner chooses."""
 
     prices: tuple[PriceSpec, ...] = ()
     calibration: tuple[CalibrationSpec, ...] = ()
+    quotas: tuple[QuotaSpec, ...] = ()
     target_load: Share = 0.7
     """How full a replica is planned: the rest is for bursts, and for requests that are longer than the mean."""
     move_above_percent: Annotated[float, Field(ge=0, lt=100)] = 10.0

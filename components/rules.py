@@ -4,9 +4,11 @@ Each rule is a function that tells every breach, never only the first. Checks of
 about serving arguments in serving_rules.py.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
-from components import failover_budget, serving_rules
+from components import failover_budget, fleet_plan, serving_rules
 from components.callers import ExternalAuthenticationSpec
 from components.clusters import ClusterSpec, LocalDriver
 from components.fleet_spec import FleetSpec
@@ -17,6 +19,7 @@ from components.serving import ModelSpec
 from components.spec import Path, Problem, closest
 from planning import capacity, failover_time
 from planning.accelerators import CPU
+from planning.capacity import Place, Room
 from planning.division import divide
 from planning.failover_time import Parts
 
@@ -337,8 +340,7 @@ def restores_have_room(fleet: FleetSpec) -> Iterator[Problem]:
         return
     told: set[tuple[str, str, str]] = set()
     for region in dict.fromkeys(cluster.region for cluster in fleet.clusters):
-        for cluster, kind, asked in overfull(fleet, region):
-            has = capacity.total(nodes_of(cluster.gpu_pools, kind))
+        for cluster, kind, why in overfull(fleet, region):
             for model in fleet.models:
                 moved = model.name in promised and any(fleet.by_name[name].region == region for name in model.placement.weights)
                 mine = model.accelerator_in(cluster.name).type == kind and cluster.name in model.placement.weights
@@ -346,8 +348,7 @@ def restores_have_room(fleet: FleetSpec) -> Iterator[Problem]:
                     continue
                 told.add((model.name, region, cluster.name))
                 path: Path = ("models", promised[model.name], "objectives", "restoreSeconds")
-                need = f"{asked} would be needed" if asked > has else "they lie too scattered"
-                rule = f"cannot be kept when region `{region}` is lost: `{cluster.name}` has {has} GPUs of type {kind}, and {need}"
+                rule = f"cannot be kept when region `{region}` is lost: `{cluster.name}` {why}"
                 hint = f"add nodes in `{cluster.name}`, lower `replicas`, or leave the objective out"
                 yield Problem(path, rule, _number(model.objectives.restore_seconds or 0), hint)
 
@@ -358,22 +359,72 @@ def _names_are_doubtful(fleet: FleetSpec) -> bool:
     return any(len(set(names)) < len(names) or not set(names) <= set(fleet.by_name) for names in named)
 
 
-def overfull(fleet: FleetSpec, region: str) -> Iterator[tuple[ClusterSpec, str, int]]:
-    """Clusters whose GPUs of a type do not suffice once `region` is lost, with the number that would be needed."""
-    left = [cluster for cluster in fleet.clusters if cluster.region != region]
-    uses: dict[tuple[str, str], list[int]] = {}
+def overfull(fleet: FleetSpec, region: str) -> Iterator[tuple[ClusterSpec, str, str]]:
+    """Clusters whose GPUs of a type do not suffice once `region` is lost, with what they have and what is needed."""
+    uses: dict[Place, list[int]] = {}
     for model in fleet.models:
         weights = policy_weights(model.placement)
-        rest = {cluster.name: weights[cluster.name] for cluster in left if cluster.name in weights}
-        for name, replicas in divide(model.replicas, rest).items():
+        lost = {name: replicas for name, replicas in divide(model.replicas, weights).items() if fleet.by_name[name].region == region}
+        rest = {name: weight for name, weight in weights.items() if name not in lost}
+        # Those of the region too: its nodes still count for quotas.
+        for name, replicas in (*lost.items(), *divide(model.replicas, rest).items()):
             wanted = model.accelerator_in(name)
             if wanted.type != CPU:
                 uses.setdefault((name, wanted.type), []).extend([wanted.count] * replicas)
-    for cluster in left:
+    room = fleet_plan.room(fleet)
+    short = _refused(room, uses)
+    for cluster in fleet.clusters:
         for kind in sorted({pool.accelerator for pool in cluster.gpu_pools}):
-            sizes = uses.get((cluster.name, kind), [])
-            if capacity.unplaced(nodes_of(cluster.gpu_pools, kind), sizes):
-                yield cluster, kind, sum(sizes)
+            place = cluster.name, kind
+            if cluster.region != region and short[place]:
+                has, asked = capacity.total(room[place]), sum(uses[place])
+                unbound = not any(each.quotas for each in room[place])
+                why = f"the {asked} that are needed lie too scattered" if unbound else f"quotas leave fewer than the {asked} that are needed"
+                yield cluster, kind, f"has {has} GPUs of type {kind}, and {f'{asked} are needed' if asked > has else why}"
+
+
+def _refused(room: Room, uses: Mapping[Place, Sequence[int]]) -> Counter[Place]:
+    """Replicas that find no node, by place: `uses` has the GPUs of each."""
+    packing = capacity.Packing(room)
+    return Counter(
+        place for size, place in sorted(((size, place) for place, sizes in uses.items() for size in sizes), reverse=True) if not packing.take(place, size)
+    )
+
+
+def quotas_name_clusters(fleet: FleetSpec) -> Iterator[Problem]:
+    for at, quota in enumerate(fleet.planning.quotas):
+        if any(quota.covers(cluster) for cluster in fleet.clusters):
+            continue
+        regions = [cluster.region for cluster in fleet.clusters if cluster.provider == quota.provider]
+        if regions:
+            rule = f"no cluster of `{quota.provider}` is in this region"
+            yield Problem(("planning", "quotas", at, "region"), rule, quota.region, closest(quota.region, dict.fromkeys(regions)))
+        else:
+            providers = dict.fromkeys(cluster.provider for cluster in fleet.clusters if cluster.provider)
+            hint = closest(quota.provider, providers) or "set `provider` of the clusters that it is for"
+            yield Problem(("planning", "quotas", at, "provider"), "no cluster has this provider", quota.provider, hint)
+
+
+def quotas_suffice(fleet: FleetSpec) -> Iterator[Problem]:
+    """For the nodes that stand, and for those that the replicas need."""
+    uses: dict[Place, list[int]] = {}
+    for model in () if _names_are_doubtful(fleet) else fleet.models:
+        for name, replicas in division(model.placement, model.replicas).items():
+            wanted = model.accelerator_in(name)
+            uses.setdefault((name, wanted.type), []).extend([wanted.count] * replicas)
+    room = fleet_plan.room(fleet)
+    unbound = {place: [replace(each, quotas=()) for each in nodes] for place, nodes in room.items()}
+    # What finds no node either way is told by gpus_suffice.
+    short = _refused(room, uses) - _refused(unbound, uses)
+    for at, quota in enumerate(fleet.planning.quotas):
+        bound = [(cluster.name, pool) for cluster in fleet.clusters for pool in cluster.gpu_pools if quota.binds(cluster, pool)]
+        standing = sum(pool.least_nodes * pool.gpus_per_node for _, pool in bound)
+        path: Path = ("planning", "quotas", at, "gpus")
+        hint = "ask the provider for more, or make the pools or `replicas` smaller"
+        if standing > quota.gpus:
+            yield Problem(path, f"must be at least {standing}, the GPUs of the nodes that its pools have in any case", quota.gpus, hint)
+        elif left := sum(short[place] for place in {(name, pool.accelerator) for name, pool in bound}):
+            yield Problem(path, f"is too few: {left} replica(s) find no node within it", quota.gpus, hint)
 
 
 RULES: tuple[Rule, ...] = (
@@ -387,10 +438,13 @@ RULES: tuple[Rule, ...] = (
     accelerators_exist,
     serving_rules.tensor_parallel_fits,
     facts_agree,
+    serving_rules.loads_fit_the_model,
     serving_rules.arguments_are_known,
     serving_rules.arguments_fit_the_model,
     serving_rules.arguments_fit_the_accelerator,
     gpus_suffice,
+    quotas_name_clusters,
+    quotas_suffice,
     failover_numbers_fit,
     moving_pays,
     objectives_agree,

@@ -141,10 +141,13 @@ class ObjectivesSpec(Spec):
     """The longest from the death of a region until its replicas are ready in others."""
 
 
+Replicas = Annotated[int, Field(ge=1, le=10_000)]
+
+
 class LoadSpec(Spec):
     """What callers ask of a model, over all front doors together. Plans are made for it; nothing enforces it."""
 
-    requests_per_second: Annotated[float, Field(gt=0)]
+    requests_per_second: Annotated[float, Field(ge=1e-6)]
     """At the busiest time that is planned for."""
     input_tokens: Count
     """Of a prompt, in the mean."""
@@ -180,7 +183,7 @@ class ModelEntry(ModelBase):
 
     accelerator: AcceleratorSpec | None = None
     """What a replica runs on. Left out: the cheapest GPUs of the model's clusters that keep its objectives."""
-    replicas: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    replicas: Replicas | None = None
     """Over all clusters together. Left out: as few as the load needs."""
     placement: PlacementEntry = PlacementEntry()
 

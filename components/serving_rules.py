@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from components.fleet_spec import FleetSpec
 from components.gpu_pools import AcceleratorSpec
-from components.serving import ModelSpec
+from components.serving import ModelBase, ModelSpec
 from components.serving_arguments import Given, ModelRuntimeSpec, given
 from components.spec import NOTHING, Path, Problem, closest
 from planning.accelerators import ACCELERATORS, CPU
@@ -93,6 +93,20 @@ GPU_ONLY = {
 }
 
 _UNITS = {"k": 1e3, "M": 1e6, "G": 1e9, "T": 1e12, "Ki": 2**10, "Mi": 2**20, "Gi": 2**30, "Ti": 2**40, "m": 1e-3}
+
+
+def loads_fit_the_model(fleet: FleetSpec) -> Iterator[Problem]:
+    for at, model in enumerate(fleet.models):
+        yield from load_fits(at, model)
+
+
+def load_fits(at: int, model: ModelBase) -> Iterator[Problem]:
+    """Of one model, which may have no place yet."""
+    own = model.runtime.max_model_length
+    longest = own or model.facts.max_model_length
+    if model.load is not None and model.load.input_tokens + model.load.output_tokens > longest:
+        rule = f"`inputTokens` and `outputTokens` together must not exceed `{'runtime' if own else 'facts'}.maxModelLength`, which is {longest}"
+        yield Problem(("models", at, "load"), rule, model.load.input_tokens + model.load.output_tokens, "the engine refuses longer requests")
 
 
 def _sites(at: int, model: ModelSpec) -> Iterator[tuple[Path, AcceleratorSpec]]:

@@ -28,7 +28,7 @@ _OWN = "fleet"
 class Spec(BaseModel):
     """One mapping of a stack file. Keys are camelCase there; unknown keys are refused; values never change."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, alias_generator=to_camel, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False, alias_generator=to_camel, use_attribute_docstrings=True)
 
 
 class _Nothing:
@@ -247,6 +247,7 @@ _RULES = {
     "int_type": "must be a whole number",
     "int_from_float": "must be a whole number",
     "float_type": "must be a number",
+    "finite_number": "must be a finite number",
     "string_type": "must be text",
     "string_too_short": "must have at least {min_length} character(s)",
     "bool_type": "must be true or false",

@@ -4,6 +4,7 @@
 """
 
 import argparse
+import errno
 import json
 import os
 import signal
@@ -204,20 +205,32 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def _write_no_more() -> None:
+    """What is still to be written at the end goes nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def main() -> int:
     arguments = parser().parse_args()
     try:
         arguments.run(arguments)
-        sys.stdout.flush()
+        # Not sys.stdout.flush(): with `>&-` there is none.
+        print(end="", flush=True)
     except (FleetError, faults.FaultError, tools.ToolError) as error:
         print(f"error: {error}", file=sys.stderr)
         if getattr(error, "hint", ""):
             print(f"hint: {error.hint}", file=sys.stderr)
         return 1
     except BrokenPipeError:
-        # `fleet plan | head`: nobody reads on. What is still to be written at the end goes nowhere.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        # `fleet plan | head`: nobody reads on.
+        _write_no_more()
         return 128 + signal.SIGPIPE
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        _write_no_more()
+        print(f"error: {error.strerror}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted; `make up` goes on from here, `make down` removes everything", file=sys.stderr)
         return 130

@@ -1,14 +1,13 @@
 """The stack file of an environment, read for commands that are not Pulumi's."""
 
 from pathlib import Path
-
-import yaml
+from typing import Any, cast
 
 from components.choice import Kept, Resolved
 from components.fleet_spec import FleetEntry, FleetSpec
-from components.spec import SpecError
+from components.spec import SpecError, dates_as_text
 from operations.errors import FleetError
-from stacks.config import choices_file, kept_choices, resolve_fleet
+from stacks.config import choices_file, kept_choices, read_yaml, resolve_fleet
 from toolchain import paths
 
 FOLDER = paths.REPO / "stacks"
@@ -42,14 +41,31 @@ def read_fleet(stack: str) -> FleetSpec:
     return resolve(stack)[1].fleet
 
 
+def read_spec(file: Path) -> dict[str, Any]:
+    """What is below `fleet:spec` of a stack file, unchecked. Raises FleetError."""
+    try:
+        raw = read_yaml(file)
+    except SpecError as error:
+        raise FleetError(f"{shown(file)}: {error}") from None
+    for key in ("config", "fleet:spec"):
+        raw = cast(dict[str, Any], raw).get(key) if isinstance(raw, dict) else None
+    if not isinstance(raw, dict):
+        raise FleetError(f"{shown(file)}: config.fleet:spec: must be a mapping of fields", hint="docs/stack-file.md shows a whole one")
+    return cast(dict[str, Any], dates_as_text(raw))
+
+
+def shown(file: Path) -> str:
+    """As errors name it: within the clone where it is there."""
+    return str(file.relative_to(paths.REPO)) if file.is_relative_to(paths.REPO) else str(file)
+
+
 def resolve(stack: str, *, anew: bool = False) -> tuple[FleetEntry, Resolved]:
     """What a stack file says, and what it becomes. anew: choices that stand may be moved. Raises FleetError."""
     file = path(stack)
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]["fleet:spec"]
-        return resolve_fleet(raw, kept(stack), anew=anew)
-    except (SpecError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise FleetError(f"{file.relative_to(paths.REPO)}: {error}") from None
+        return resolve_fleet(read_spec(file), kept(stack), anew=anew)
+    except SpecError as error:
+        raise FleetError(f"{shown(file)}: {error}") from None
 
 
 def kept(stack: str) -> Kept:
@@ -58,4 +74,4 @@ def kept(stack: str) -> Kept:
     try:
         return kept_choices(FOLDER, stack)
     except SpecError as error:
-        raise FleetError(f"{file.relative_to(paths.REPO)}: {error}", hint="fleet plan --choose writes it anew once it is removed") from None
+        raise FleetError(f"{shown(file)}: {error}", hint="fleet plan --choose writes it anew once it is removed") from None

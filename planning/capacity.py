@@ -1,10 +1,19 @@
-"""Whether the replicas of all models fit on the GPUs of one cluster.
+"""Whether the replicas of all models fit on the GPUs of a fleet.
 
 Counts whole GPUs per accelerator type. Not memory, price or speed: those belong to sizing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quota:
+    """What a cloud account may have, over several pools."""
+
+    number: int
+    """Its place in the stack file: two that allow as many are still two."""
+    gpus: int
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -13,10 +22,18 @@ class Nodes:
 
     count: int
     gpus_per_node: int
+    standing: int = 0
+    """Of them those that run without being asked for. The others come where they are, and quotas leave them."""
+    quotas: tuple[Quota, ...] = ()
 
     @property
     def gpus(self) -> int:
         return self.count * self.gpus_per_node
+
+
+# Cluster and GPU type.
+Place = tuple[str, str]
+Room = Mapping[Place, Sequence[Nodes]]
 
 
 def total(nodes: Iterable[Nodes]) -> int:
@@ -29,21 +46,69 @@ def largest_node(nodes: Iterable[Nodes]) -> int:
     return max((each.gpus_per_node for each in nodes if each.count), default=0)
 
 
-def unplaced(nodes: Sequence[Nodes], replica_sizes: Iterable[int]) -> int:
-    """How many replicas find no node, given GPUs per replica; 0 means that all fit.
+def quotas_left(room: Room) -> dict[Quota, int]:
+    """GPUs that pools may still grow by, of every quota: nodes that stand count whether they are used or not."""
+    left: dict[Quota, int] = {}
+    for several in room.values():
+        for each in several:
+            for quota in each.quotas:
+                left[quota] = left.get(quota, quota.gpus) - each.standing * each.gpus_per_node
+    return {quota: max(0, gpus) for quota, gpus in left.items()}
 
-    Free GPUs are not enough: two nodes with four free GPUs each cannot take a replica of eight. Replicas are placed
-    largest first on the fullest node that still has room. That is exact for the usual sizes 1, 2, 4 and 8; for odd sizes
-    it may count a replica too many, never one too few.
+
+class Packing:
+    """Replicas put on nodes, one after another: each on the fullest node that runs and takes it, else on one that comes.
+
+    Free GPUs are not enough: two nodes with four free GPUs each cannot take a replica of eight. Given the largest first
+    it is exact for the usual sizes 1, 2, 4 and 8; for odd sizes, and for pools of one GPU type that differ in the size of
+    their nodes and share a quota, it may refuse a replica too many, never one too few.
     """
-    sizes = sorted(replica_sizes, reverse=True)
-    # No more nodes are needed than there are replicas: pools may be larger by far.
-    free = [each.gpus_per_node for each in nodes for _ in range(min(each.count, len(sizes)))]
-    left_over = 0
-    for size in sizes:
-        fitting = [index for index, gpus in enumerate(free) if gpus >= size]
-        if not fitting:
-            left_over += 1
-            continue
-        free[min(fitting, key=lambda index: free[index])] -= size
-    return left_over
+
+    def __init__(self, room: Room) -> None:
+        self.grows = True
+        """Whether nodes may come that do not stand."""
+        self._room = room
+        self._free: dict[Place, list[int]] = {}
+        # By place how many of each of its Nodes are in use. Not a list of nodes: pools may be larger by far.
+        self._used: dict[Place, list[int]] = {}
+        self._left: dict[Quota, int] | None = None
+
+    def take(self, place: Place, size: int) -> bool:
+        """Puts a replica of so many GPUs there. False: there is no room."""
+        free = self._free.setdefault(place, [])
+        nodes = self._room.get(place, ())
+        used = self._used.setdefault(place, [0] * len(nodes))
+        # What takes nothing of a quota comes first, then what runs, then what leaves the smallest rest.
+        ways = [(False, False, gpus, at, -1) for at, gpus in enumerate(free) if gpus >= size]
+        for at, each in enumerate(nodes):
+            comes = used[at] >= each.standing
+            if used[at] < each.count and each.gpus_per_node >= size and (not comes or self._may_come(each)):
+                ways.append((comes and bool(each.quotas), comes, each.gpus_per_node, len(free), at))
+        if not ways:
+            return False
+        asks, _, gpus, slot, at = min(ways)
+        if at >= 0:
+            used[at] += 1
+            free.append(gpus)
+        if asks:
+            for quota in nodes[at].quotas:
+                self._quotas()[quota] -= gpus
+        free[slot] -= size
+        if not free[slot]:
+            del free[slot]
+        return True
+
+    def _may_come(self, nodes: Nodes) -> bool:
+        return self.grows and all(self._quotas()[quota] >= nodes.gpus_per_node for quota in nodes.quotas)
+
+    def _quotas(self) -> dict[Quota, int]:
+        if self._left is None:
+            self._left = quotas_left(self._room)
+        return self._left
+
+
+def unplaced(nodes: Sequence[Nodes], replica_sizes: Iterable[int]) -> int:
+    """How many replicas find no node, given GPUs per replica; 0 means that all fit."""
+    place = ("", "")
+    packing = Packing({place: nodes})
+    return sum(not packing.take(place, size) for size in sorted(replica_sizes, reverse=True))

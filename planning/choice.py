@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planning.capacity import Nodes, total, unplaced
+from planning.capacity import Nodes, Packing, Place, Quota, Room, quotas_left, total
 from planning.division import divide, tie_free
 
 # Up to this many options the answer is the cheapest. Above, the search ends where it is proven to be at most this much dearer than the
@@ -25,7 +25,7 @@ _STEPS = 40_000
 """Times options."""
 # Of a larger problem each model is first offered so many options, then more where that is too few.
 _OFFERED = 16
-# Between options of equal cost the earlier ones of the stack file win, and fewer clusters. In dollars an hour: less than any price differs.
+# Between options of equal cost the earlier ones of the stack file win, fewer clusters and fewer replicas. In dollars an hour: less than any price differs.
 _TIE = 1e-5
 # Ways to put a model of written weights on GPU types that are looked at one by one.
 _COMBINATIONS = 5000
@@ -66,6 +66,8 @@ class Wanted:
     """With replicas; in two regions or more if it is above 1."""
     survivors_rate: float | None = None
     """That the replicas outside of any one region must answer."""
+    ready: Mapping[Key, int] | None = None
+    """How many replicas each option has room for when those of a lost region come; `replicas` must be given too."""
     current: frozenset[Key] = frozenset()
     """(cluster, GPU type, count) that it runs on: these are preferred."""
     loyalty: float = 0.0
@@ -83,10 +85,8 @@ class Placed:
 
 
 Placement = tuple[Placed, ...]
-# Nodes by cluster and GPU type.
-Room = Mapping[tuple[str, str], Sequence[Nodes]]
-# Replicas that lie there already: by cluster and GPU type, the GPUs of each.
-Taken = Mapping[tuple[str, str], Sequence[int]]
+# Replicas that lie there already: the GPUs of each.
+Taken = Mapping[Place, Sequence[int]]
 
 
 def hourly(placement: Placement) -> float:
@@ -98,8 +98,8 @@ def key(option: Option) -> Key:
     return option.cluster, option.gpu, option.count
 
 
-def taken_by(placements: Iterable[Placement]) -> dict[tuple[str, str], list[int]]:
-    found: dict[tuple[str, str], list[int]] = {}
+def taken_by(placements: Iterable[Placement]) -> dict[Place, list[int]]:
+    found: dict[Place, list[int]] = {}
     for placement in placements:
         for each in placement:
             if each.option.gpu:
@@ -107,7 +107,7 @@ def taken_by(placements: Iterable[Placement]) -> dict[tuple[str, str], list[int]
     return found
 
 
-def together(*several: Taken) -> dict[tuple[str, str], list[int]]:
+def together(*several: Taken) -> dict[Place, list[int]]:
     return {place: [size for each in several for size in each.get(place, ())] for place in {place for each in several for place in each}}
 
 
@@ -193,7 +193,11 @@ def fits(placement: Placement, room: Room, taken: Taken) -> bool:
     asked = {place: sizes for place, sizes in together(taken, taken_by([placement])).items() if place[1]}
     # Mostly too much is asked by far, and counting tells it at once.
     enough = all(sum(sizes) <= total(room.get(place, ())) for place, sizes in asked.items())
-    return enough and all(not unplaced(room.get(place, ()), sizes) for place, sizes in asked.items())
+    if not enough:
+        return False
+    packing = Packing(room)
+    replicas = sorted(((size, place) for place, sizes in asked.items() for size in sizes), reverse=True)
+    return all(packing.take(place, size) for size, place in replicas)
 
 
 # The integer program
@@ -251,11 +255,15 @@ class _Program:
         return [round(value) for value in solver.getSolution().col_value]
 
 
+def exact(models: Sequence[Wanted]) -> bool:
+    """Whether there are so few options that the answer is the cheapest."""
+    return sum(len(each.options) for each in models) <= _EXACT_OPTIONS
+
+
 def _solve(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Placement] | None:
-    exact = sum(len(each.options) for each in models) <= _EXACT_OPTIONS
-    offered = max((len(each.options) for each in models), default=0) if exact else _OFFERED
+    offered = max((len(each.options) for each in models), default=0) if exact(models) else _OFFERED
     while True:
-        found = _offer([replace(each, options=_best(each, offered, at)) for at, each in enumerate(models)], room, taken, exact=exact)
+        found = _offer([replace(each, options=_best(each, offered, at)) for at, each in enumerate(models)], room, taken)
         if found is not None or all(len(each.options) <= offered for each in models):
             return found
         offered *= 4
@@ -274,10 +282,10 @@ def _best(model: Wanted, count: int, shift: int) -> tuple[Option, ...]:
     return tuple(model.options[at] for at in sorted(ranked))
 
 
-def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -> dict[str, Placement] | None:
+def _offer(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Placement] | None:
     program = _Program()
     columns: list[tuple[Wanted, list[int]]] = []
-    uses: dict[tuple[str, str], list[tuple[int, int]]] = {}
+    uses: dict[Place, list[tuple[int, int]]] = {}
     for model in models:
         if not model.options:
             return None
@@ -286,9 +294,13 @@ def _offer(models: Sequence[Wanted], room: Room, taken: Taken, *, exact: bool) -
         for column, option in zip(numbers, model.options, strict=True):
             if option.gpu:
                 uses.setdefault((option.cluster, option.gpu), []).append((column, option.count))
-    for place, several in uses.items():
-        _room(program, several, room.get(place, ()), taken.get(place, ()))
-    answer = program.solve(exact=exact)
+    growth: dict[Quota, list[tuple[int, int]]] = {}
+    # Where nothing new may lie, what lies there still takes of the quotas.
+    for place in dict.fromkeys((*uses, *(place for place in taken if any(each.quotas for each in room.get(place, ()))))):
+        _room(program, uses.get(place, ()), room.get(place, ()), taken.get(place, ()), growth)
+    for quota, left in quotas_left(room).items():
+        program.row(growth.get(quota, ()), high=left)
+    answer = program.solve(exact=exact(models))
     if answer is None:
         return None
     found: dict[str, Placement] = {}
@@ -307,7 +319,7 @@ def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
         fewest = math.ceil(max(model.rate, model.survivors_rate or 0.0) / option.rate) + model.least_clusters
         there = sum(each.count * (each.gpus_per_node // option.count) for each in room.get((option.cluster, option.gpu), ())) if option.gpu else fewest
         most = min(there, model.replicas or fewest)
-        number = program.column(_dollars(model, option) + at * _TIE / len(options), most)
+        number = program.column(_dollars(model, option) + (at + 1) * _TIE / len(options), most)
         place = program.column(_TIE, 1)
         program.row([(number, 1), (place, -1)], low=0)
         if several[option.cluster] > 1 or model.without:
@@ -329,6 +341,8 @@ def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
         if model.survivors_rate is not None:
             outside = ((column, option.rate) for column, option in zip(replicas, options, strict=True) if option.region != region)
             program.row(outside, low=model.survivors_rate)
+        if model.ready is not None and model.replicas is not None:
+            _ready(program, model.ready, model.replicas, list(zip(replicas, options, strict=True)), region)
     for seen in model.without:
         here = [column for column, option in zip(used, options, strict=True) if key(option) in seen]
         if len(here) == len(seen):
@@ -336,16 +350,40 @@ def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
     return replicas
 
 
-def _room(program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int]) -> None:
+def _ready(program: _Program, ready: Mapping[Key, int], total: int, columns: Sequence[tuple[int, Option]], region: str) -> None:
+    """All replicas, divided over what is left without `region` by its own shares, find room: n / (total - lost) * total <= room.
+
+    A share is rounded; that it is rounded down from half is nearly what Webster's method does.
+    """
+    lost = [column for column, option in columns if option.region == region]
+    for column, option in columns:
+        if option.region != region:
+            room = ready[key(option)] + 0.499
+            program.row(((column, float(total)), *((each, room) for each in lost)), high=room * total)
+
+
+def _room(program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int], growth: dict[Quota, list[tuple[int, int]]]) -> None:
     """Replicas of each size and above fit on the nodes, cut into pieces of that size.
 
     Exact where each size divides the next, as 1, 2, 4 and 8 do. Others are counted as the next such size: a little too much.
+    growth: gets the columns of the nodes that quotas bound, with the GPUs of each.
     """
-    for size in sorted({_even(count) for _, count in uses} | {1}):
-        pieces = sum(each.count * (each.gpus_per_node // size) * size for each in nodes)
-        held = sum(_even(count) for count in taken if _even(count) >= size)
+    bound = [(each, program.column(0.0, each.count - each.standing)) for each in nodes if each.quotas]
+    for each, column in bound:
+        for quota in each.quotas:
+            growth.setdefault(quota, []).append((column, each.gpus_per_node))
+    for size in sorted({_even(count) for count in (*(count for _, count in uses), *(taken if bound else ()))} | {1}):
+        most = sum(_pieces(each, size) * each.count for each in nodes)
+        held = min(most, sum(_even(count) for count in taken if _even(count) >= size))
+        coming = [(column, -float(_pieces(each, size))) for each, column in bound]
         larger = [(column, float(_even(count))) for column, count in uses if _even(count) >= size]
-        program.row(larger, high=max(0.0, float(pieces - held)))
+        there = most - sum(_pieces(each, size) * (each.count - each.standing) for each, _ in bound)
+        program.row((*larger, *coming), high=float(there - held))
+
+
+def _pieces(nodes: Nodes, size: int) -> int:
+    """GPUs of one node in whole pieces of this size."""
+    return nodes.gpus_per_node // size * size
 
 
 def _even(count: int) -> int:

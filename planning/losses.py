@@ -2,13 +2,13 @@
 failover_time.py.
 
 Replicas that run stay where they are. Those of lost clusters go where Karmada's division puts them, as far as the nodes there,
-at the pools' largest, have room.
+at the pools' largest, have room. Nodes of a lost cluster still count for quotas: nobody knows whether they are gone.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from planning.capacity import Nodes
+from planning.capacity import Packing, Room
 from planning.division import divide
 
 
@@ -40,26 +40,28 @@ class Left:
     unplaced: int
     served: float | None
     """Share of the wanted load that running and moved replicas answer, 1 at most; None where a rate or the load is unknown."""
-    short: tuple[tuple[str, str], ...]
-    """Cluster and GPU type where room is missing."""
+    short: tuple[tuple[str, str, int], ...]
+    """Cluster and GPU type where room is missing, and for how many replicas."""
 
 
-def after(models: Sequence[Served], nodes: Mapping[str, Mapping[str, Sequence[Nodes]]], lost: frozenset[str]) -> list[Left]:
-    """Each model once the clusters `lost` are away. `nodes`: by cluster and GPU type."""
-    rest = {model.name: _divided(model, lost) for model in models}
+def after(models: Sequence[Served], room: Room, lost: frozenset[str], *, grows: bool = True) -> list[Left]:
+    """Each model once the clusters `lost` are away. grows: whether nodes may come for what moves, or only those are there that run."""
     before = {model.name: _divided(model, frozenset()) for model in models}
-    room = _Room(nodes, lost)
+    rest = {model.name: _divided(model, lost) if lost & model.weights.keys() else before[model.name] for model in models}
+    packing = Packing(room)
+    _place(packing, [(model, name, before[model.name].get(name, 0)) for model in models for name in model.weights if name in lost])
     # Who runs already keeps its place: those first, then those who come, the largest first.
     staying = [(model, name, min(before[model.name].get(name, 0), count)) for model in models for name, count in rest[model.name].items()]
     coming = [(model, name, count - min(before[model.name].get(name, 0), count)) for model in models for name, count in rest[model.name].items()]
-    stay = room.place(staying)
-    come = room.place(coming)
+    stay = _place(packing, staying)
+    packing.grows = grows
+    come = _place(packing, coming)
     found: list[Left] = []
     for model in models:
         placed = {name: stay.get((model.name, name), 0) + come.get((model.name, name), 0) for name in rest[model.name]}
         running = sum(stay.get((model.name, name), 0) for name in placed)
         moved = sum(come.get((model.name, name), 0) for name in placed)
-        short = [(name, _type(model, name)) for name, count in rest[model.name].items() if placed[name] < count]
+        short = [(name, _type(model, name), count - placed[name]) for name, count in rest[model.name].items() if placed[name] < count]
         served = _served(model, placed)
         found.append(Left(model=model.name, running=running, moved=moved, unplaced=model.replicas - running - moved, served=served, short=tuple(short)))
     return found
@@ -80,33 +82,10 @@ def _served(model: Served, placed: Mapping[str, int]) -> float | None:
     return min(1.0, sum(count * model.rates[name] for name, count in placed.items() if count) / model.wanted)
 
 
-class _Room:
-    """Free GPUs node by node."""
-
-    def __init__(self, nodes: Mapping[str, Mapping[str, Sequence[Nodes]]], lost: frozenset[str]) -> None:
-        self._free = {
-            (cluster, kind): [each.gpus_per_node for each in several for _ in range(each.count)]
-            for cluster, kinds in nodes.items()
-            if cluster not in lost
-            for kind, several in kinds.items()
-        }
-
-    def place(self, wanted: Iterable[tuple[Served, str, int]]) -> dict[tuple[str, str], int]:
-        """Replicas that found a node, by model and cluster: the largest first, each on the fullest node that takes it."""
-        placed: dict[tuple[str, str], int] = {}
-        for model, cluster, count in sorted(wanted, key=lambda each: -(each[0].runs_on[each[1]] or ("", 0))[1]):
-            for _ in range(count):
-                if self._take(cluster, model.runs_on[cluster]):
-                    placed[model.name, cluster] = placed.get((model.name, cluster), 0) + 1
-        return placed
-
-    def _take(self, cluster: str, runs_on: tuple[str, int] | None) -> bool:
-        if runs_on is None:
-            return True
-        kind, size = runs_on
-        free = self._free.get((cluster, kind), [])
-        fitting = [index for index, gpus in enumerate(free) if gpus >= size]
-        if not fitting:
-            return False
-        free[min(fitting, key=lambda index: free[index])] -= size
-        return True
+def _place(packing: Packing, wanted: Iterable[tuple[Served, str, int]]) -> dict[tuple[str, str], int]:
+    """Replicas that found a node, by model and cluster: the largest first."""
+    placed: dict[tuple[str, str], int] = {}
+    for model, cluster, count in sorted(wanted, key=lambda each: -(each[0].runs_on[each[1]] or ("", 0))[1]):
+        runs_on = model.runs_on[cluster]
+        placed[model.name, cluster] = count if runs_on is None else sum(packing.take((cluster, runs_on[0]), runs_on[1]) for _ in range(count))
+    return placed

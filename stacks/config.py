@@ -21,6 +21,8 @@ from components.spec import Problem, SpecError, parse
 KEY = "spec"
 # Lists whose entries are checked one by one, so that a broken entry hides no other error.
 _LISTS = ("models",)
+# Where a problem is of a file as such.
+_WHOLE = ("the file",)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,11 +60,23 @@ def kept_choices(folder: Path, stack: str) -> Kept:
     file = choices_file(folder, stack)
     if not file.exists():
         return NOTHING_KEPT
+    raw = read_yaml(file) or {}
+    if not isinstance(raw, dict):
+        raise SpecError([Problem(_WHOLE, "must be a mapping of fields", raw)])
+    return parse(Kept, raw, lambda _: ())
+
+
+def read_yaml(file: Path) -> Any:
+    """Raises SpecError for what cannot be read as YAML."""
     try:
-        raw = yaml.safe_load(file.read_text(encoding="utf-8"))
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        rule = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        rule = "is no text in UTF-8"
     except yaml.YAMLError as error:
-        raise SpecError([Problem((), f"{file.name} is no YAML: {error}")]) from None
-    return parse(Kept, raw or {}, lambda _: ())
+        rule = f"is no YAML: {error}"
+    raise SpecError([Problem(_WHOLE, rule)])
 
 
 def choices_file(folder: Path, stack: str) -> Path:
@@ -81,12 +95,20 @@ def load(folder: Path) -> StackConfig:
     if raw is None:
         raise pulumi.RunError(f"{file}: {config.full_key(KEY)}: is required\n  hint: docs/stack-file.md shows a whole one")
     try:
-        _, resolved = resolve_fleet(raw, kept_choices(folder, pulumi.get_stack()))
+        kept = kept_choices(folder, pulumi.get_stack())
+    except SpecError as error:
+        raise _refusal(f"{folder.name}/{choices_file(folder, pulumi.get_stack()).name}", "the kept choices", error) from None
+    try:
+        _, resolved = resolve_fleet(raw, kept)
         return StackConfig(spec=resolved.fleet, choices=resolved.choices, kubeconfigs=_kubeconfigs(resolved.fleet, config, folder))
     except SpecError as error:
-        count = len(error.problems)
-        lines = "\n".join(f"{file}: {problem}" for problem in error.problems)
-        raise pulumi.RunError(f"{count} {'error' if count == 1 else 'errors'} in the stack file\n{lines}") from None
+        raise _refusal(file, "the stack file", error) from None
+
+
+def _refusal(file: str, what: str, error: SpecError) -> pulumi.RunError:
+    count = len(error.problems)
+    lines = "\n".join(f"{file}: {problem}" for problem in error.problems)
+    return pulumi.RunError(f"{count} {'error' if count == 1 else 'errors'} in {what}\n{lines}")
 
 
 def _kubeconfigs(spec: FleetSpec, config: pulumi.Config, folder: Path) -> dict[str, pulumi.Output[str]]:

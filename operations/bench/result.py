@@ -4,9 +4,9 @@ Times are seconds, rates are per second, whatever the tool that measured them us
 """
 
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.alias_generators import to_camel
 
 # Of the file. A reader refuses another one.
@@ -17,8 +17,12 @@ FRONT_DOOR, REGIONAL_GATEWAY = "front door", "regional gateway"
 SHORT = "the answer ended before its length"
 
 
+_Count = Annotated[int, Field(ge=0)]
+_Amount = Annotated[float, Field(ge=0)]
+
+
 class _Plain(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, validate_by_name=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, alias_generator=to_camel, validate_by_name=True, use_attribute_docstrings=True)
 
 
 class Machine(_Plain):
@@ -60,9 +64,9 @@ class Serving(_Plain):
     """How the model is declared in one cluster."""
 
     accelerator: str
-    accelerators: int
+    accelerators: Annotated[int, Field(ge=0, le=16)]
     """Of a replica; with `cpu` it says nothing."""
-    replicas: int
+    replicas: _Count
     image: str
     arguments: tuple[str, ...]
     """Of vLLM, those of the model alone."""
@@ -71,7 +75,7 @@ class Serving(_Plain):
 class Percentiles(_Plain):
     """Seconds."""
 
-    mean: float
+    mean: _Amount
     p50: float
     p95: float
     p99: float
@@ -85,7 +89,7 @@ class Measured(_Plain):
     cluster: str
     region: str
     url: str
-    ok: int
+    ok: _Count
     """Answered to the end."""
     failed: int
     """Refused, broken off, or ended before the length that was asked for."""
@@ -93,11 +97,11 @@ class Measured(_Plain):
     """What failed requests were told, and how many of them."""
     seconds: float
     """From the first request to the end of the last."""
-    input_tokens: int
+    input_tokens: _Count
     """As the engine counts them, chat template included; of answered requests."""
-    output_tokens: int
-    requests_per_second: float
-    output_tokens_per_second: float
+    output_tokens: _Count
+    requests_per_second: _Amount
+    output_tokens_per_second: _Amount
     peak_output_tokens_per_second: float
     """In the best second."""
     peak_concurrency: int
@@ -122,7 +126,7 @@ class Measured(_Plain):
 class BenchResult(_Plain):
     """One `fleet bench`."""
 
-    started: float
+    started: Annotated[float, Field(ge=0, lt=1e11)]
     """Seconds since the epoch."""
     machine: Machine
     stack: str

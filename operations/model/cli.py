@@ -9,9 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
-
 from components.serving import ModelFacts
+from operations import stack_file
 from operations.errors import FleetError
 from operations.meter import Meter, shown
 from operations.progress import Progress
@@ -19,7 +18,6 @@ from runtime_image.artifact import layout, model, reference, store, transfer
 from runtime_image.artifact.image import Artifact
 from runtime_image.artifact.reference import Reference
 from runtime_image.artifact.store import Stored
-from toolchain import paths
 
 # What the stack file's `facts:` may hold, and whether it must; artifacts carry more.
 _STACK_FACTS = {cast(str, field.alias): field.is_required() for field in ModelFacts.model_fields.values()}
@@ -128,19 +126,18 @@ def _render(facts: Mapping[str, Any]) -> str:
 
 def _compare(arguments: argparse.Namespace, facts: Mapping[str, Any]) -> None:
     """Raises FleetError where the stack file says otherwise."""
-    file = paths.REPO / "stacks" / f"Pulumi.{arguments.stack}.yaml"
+    file = stack_file.path(arguments.stack)
     try:
-        models = yaml.safe_load(file.read_text())["config"]["fleet:spec"]["models"]
-        by_name: dict[str, Mapping[str, Any]] = {each["name"]: each for each in models}
-    except (OSError, yaml.YAMLError, KeyError, TypeError) as error:
-        raise FleetError(f"stacks/{file.name}: its models cannot be read: {error}") from None
+        by_name: dict[str, Mapping[str, Any]] = {each["name"]: each for each in stack_file.read_spec(file)["models"]}
+    except (KeyError, TypeError):
+        raise FleetError(f"{stack_file.shown(file)}: models: must be a list of mappings with a `name` each") from None
     name = arguments.model or next((name for name, each in by_name.items() if each.get("source") == arguments.source), None)
     if name not in by_name:
         what = f"no model `{name}`" if name else f"no model with the source `{arguments.source}`"
-        raise FleetError(f"stacks/{file.name}: has {what}", hint=f"--model NAME is one of: {', '.join(by_name)}")
+        raise FleetError(f"{stack_file.shown(file)}: has {what}", hint=f"--model NAME is one of: {', '.join(by_name)}")
     written: Mapping[str, Any] = by_name[name].get("facts") or {}
     real = {key: facts[key] for key, needed in _STACK_FACTS.items() if key in facts and (needed or key in written)}
     differing = transfer.differences(written, real)
     if differing:
-        raise FleetError(f"stacks/{file.name}: models `{name}`: facts differ from the artifact's:\n" + "\n".join(f"  {line}" for line in differing))
-    Progress().say(f"the facts of {name} in stacks/{file.name} are those of the artifact")
+        raise FleetError(f"{stack_file.shown(file)}: models `{name}`: facts differ from the artifact's:\n" + "\n".join(f"  {line}" for line in differing))
+    Progress().say(f"the facts of {name} in {stack_file.shown(file)} are those of the artifact")

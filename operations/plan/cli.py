@@ -18,7 +18,7 @@ from operations.plan import report
 from operations.plan.deployed import compare
 from operations.plan.report import Explained, Outcome
 from operations.stack import deployed_or_nothing, in_clear
-from operations.stack_file import FOLDER, resolve
+from operations.stack_file import FOLDER, kept, resolve
 from planning import calibration
 from planning.accelerators import ACCELERATORS
 from planning.calibration import Measurement
@@ -33,6 +33,9 @@ def plan(arguments: argparse.Namespace) -> None:
         remarks.append(_keep(arguments.stack, resolved, today))
     elif any(each.kept is None for each in resolved.choices):
         remarks.append("a choice that is not kept may be another one tomorrow: `fleet plan --choose` keeps it")
+    unused = [name for name in kept(arguments.stack).models if name not in {each.model for each in resolved.choices}]
+    if unused:
+        remarks.append(f"{choices_file(FOLDER, arguments.stack).name} keeps {', '.join(unused)}: no model of this name leaves anything open")
     fleet, measured = calibrated(resolved.fleet, arguments.bench)
     found = fleet_plan.plan(fleet, today)
     outcome = Outcome(

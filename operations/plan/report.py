@@ -184,7 +184,7 @@ def _loss_rows(plan: FleetPlan) -> Iterator[Row]:
 
 def _missing(left: Left) -> str:
     if left.short:
-        return ", ".join(f"{kind} in {cluster}" for cluster, kind in left.short)
+        return ", ".join(f"{kind} in {cluster}" for cluster, kind, _ in left.short)
     return "a cluster to go to" if left.unplaced else ""
 
 

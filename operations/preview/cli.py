@@ -30,7 +30,7 @@ _TOUCHED = "environments.json"
 
 def preview(arguments: argparse.Namespace) -> None:
     """Raises FleetError where a policy refuses the stack, or the program does."""
-    spec = detached.read_spec(stack_file.path(arguments.stack))
+    spec = stack_file.read_spec(stack_file.path(arguments.stack))
     base = read(arguments.base) if arguments.base else None
     if base is not None and base.stack != arguments.stack:
         raise FleetError(f"{arguments.base} is a preview of `{base.stack}`, not of `{arguments.stack}`")

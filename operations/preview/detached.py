@@ -14,15 +14,13 @@ import time
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from pulumi import automation
 from pulumi.automation import errors as pulumi_errors
 from pulumi.automation import events
 
-from components.spec import dates_as_text
-from operations.errors import FleetError
 from operations.preview.result import Preview, Violation
 from policies.pack import COST_CHANGE, DEPLOYED_COST, FILES, NOTED
 from toolchain import env, paths
@@ -32,17 +30,6 @@ _PLACEHOLDER = "placeholder.{cluster}.kubeconfig"
 _COLOURS = re.compile(r"<\{%.*?%\}>")
 # The engine's own remarks that something failed; who failed has said why.
 _REMARKS = ("an unhandled error occurred: program exited with non-zero exit code", "preview failed")
-
-
-def read_spec(file: Path) -> dict[str, Any]:
-    """What is below `fleet:spec`. Raises FleetError."""
-    try:
-        found = yaml.safe_load(file.read_text(encoding="utf-8"))["config"]["fleet:spec"]
-    except (OSError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise FleetError(f"cannot be read as a stack file: {file}: {error}") from None
-    if not isinstance(found, dict):
-        raise FleetError(f"cannot be read as a stack file: {file}: `fleet:spec` must be a mapping")
-    return cast(dict[str, Any], dates_as_text(found))
 
 
 class Project:

@@ -79,12 +79,19 @@ class Layout:
 
     def root(self) -> str:
         """The digest of the one artifact in it."""
+        file = self._folder / _INDEX
         try:
-            manifests = json.loads((self._folder / _INDEX).read_bytes())["manifests"]
-            if len(manifests) == 1:
-                return manifests[0]["digest"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise FleetError(f"{self._folder / _INDEX}: cannot be read: {error}") from None
+            index = json.loads(file.read_bytes())
+        except OSError as error:
+            raise FleetError(f"{file}: cannot be read: {error.strerror}") from None
+        except (ValueError, RecursionError) as error:
+            raise FleetError(f"{file}: is no JSON: {error}") from None
+        try:
+            manifests = [str(each["digest"]) for each in index["manifests"]]
+        except (KeyError, TypeError):
+            raise FleetError(f"{file}: must have `manifests`, each with its `digest`") from None
+        if len(manifests) == 1:
+            return manifests[0]
         raise FleetError(f"{self._folder}: must hold one artifact, got: `{len(manifests)}`")
 
     def path(self, digest: str) -> Path:
@@ -97,7 +104,7 @@ class Layout:
         text = self.path(wanted).read_bytes()
         try:
             return json.loads(text).get("mediaType", ""), text
-        except ValueError as error:
+        except (ValueError, AttributeError, RecursionError) as error:
             raise FleetError(f"{self._folder}: {wanted} is no manifest: {error}") from None
 
     def blob(self, digest: str) -> Iterator[bytes]:

@@ -4,6 +4,7 @@ The same checks read a directory before it is packed and the layers of an artifa
 of weight files the header.
 """
 
+import itertools
 import json
 import os
 import re
@@ -127,7 +128,7 @@ def examine(contents: Contents) -> Model:
     for name, text in contents.texts.items():
         try:
             parsed = json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             wrong.append(f"{name}: is no JSON: {error}")
             continue
         if isinstance(parsed, dict):
@@ -140,6 +141,8 @@ def examine(contents: Contents) -> Model:
         wrong.append(f"there are no weights: no *{WEIGHTS} beside {CONFIG}")
     wrong += _against_index(documents.get(INDEX), weights)
     tensors = {key: tensor for header in weights.values() for key, tensor in header.items()}
+    if weights and not tensors:
+        wrong.append(f"there are no weights: *{WEIGHTS} holds no tensor")
     facts: dict[str, Any] = {}
     if CONFIG in documents:
         facts, problems = _facts(documents[CONFIG])
@@ -178,7 +181,7 @@ def _against_index(index: Config | None, weights: Mapping[str, Header]) -> list[
             wrong.append(f"there are {len(weights)} weight files and no {INDEX} that says which tensor is where")
         return wrong
     mapping = index.get("weight_map")
-    if not isinstance(mapping, dict):
+    if not (isinstance(mapping, dict) and all(isinstance(name, str) for name in cast(Config, mapping).values())):
         return [*wrong, f"{INDEX}: weight_map must be an object of tensor names and files"]
     listed = cast(dict[str, str], mapping)
     absent = sorted(set(listed.values()) - set(weights))
@@ -279,8 +282,10 @@ def _quantization(config: Config, wrong: list[str]) -> dict[str, Any]:
     if not (isinstance(given, dict) and isinstance(method := cast(Config, given).get("quant_method"), str)):
         wrong.append("quantization_config: must be an object with quant_method")
         return {}
-    bits = cast(Config, given).get("bits")
-    return {"quantization": {"method": method, **({"bits": bits} if type(bits) is int else {})}}
+    problems: list[str] = []
+    bits = _optional(cast(Config, given), problems, "bits")
+    wrong += [f"quantization_config.{problem}" for problem in problems]
+    return {"quantization": {"method": method, **({"bits": bits} if bits else {})}}
 
 
 _LAYER = re.compile(r"(?:^|\.)(?:layers|h|blocks)\.(\d+)\.")
@@ -294,9 +299,12 @@ def _against_tensors(facts: Mapping[str, Any], tensors: Header) -> list[str]:
     own = {key: tensor for key, tensor in tensors.items() if not _OTHER_PARTS.search(key)}
     # A model may have more: DeepSeek's last one predicts further tokens and is not counted.
     layers = {int(found[1]) for key in own if (found := _LAYER.search(key))}
-    missing = sorted(set(range(facts["layers"])) - layers)
+    # Not by listing the missing ones: config.json may claim any number of layers.
+    missing = facts["layers"] - sum(layer < facts["layers"] for layer in layers)
     if layers and missing:
-        wrong.append(f"{CONFIG}: num_hidden_layers: is `{facts['layers']}`, but no weights of layer {missing[0]} are there" + _others([*map(str, missing)]))
+        first = next(layer for layer in itertools.count() if layer not in layers)
+        more = f" (and {missing - 1} more)" if missing > 1 else ""
+        wrong.append(f"{CONFIG}: num_hidden_layers: is `{facts['layers']}`, but no weights of layer {first} are there{more}")
     wanted = {r"(^|\.)(embed_tokens|wte|word_embeddings)\.weight$": ("vocab_size", "hidden_size", facts["vocabularySize"], facts["hiddenSize"])}
     if "headSize" in facts:
         keys = facts["keyValueHeads"] * facts["headSize"]

@@ -9,7 +9,7 @@ import struct
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import IO, Any
+from typing import IO, Any, TypeGuard, cast
 
 from operations.errors import FleetError
 
@@ -59,9 +59,10 @@ def read_header(name: str, stream: IO[bytes], size: int) -> Header:
         raise FleetError(f"{name}: is no safetensors file: its first 8 bytes must be the length of its header", hint="is it an LFS pointer or cut off?")
     try:
         header = json.loads(stream.read(length), object_pairs_hook=_once)
-        entries = {key: value for key, value in header.items() if key != "__metadata__"}
-        read = [(key, *_tensor(value)) for key, value in entries.items()]
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        if not isinstance(header, dict):
+            raise ValueError("it must be a JSON object")
+        read = [(key, *_tensor(key, value)) for key, value in cast(dict[str, Any], header).items() if key != "__metadata__"]
+    except (ValueError, RecursionError) as error:
         raise FleetError(f"{name}: its safetensors header cannot be read: {error}") from None
     end = 0
     for key, tensor, begin in sorted(read, key=lambda each: (each[2], each[1].size)):
@@ -75,15 +76,20 @@ def read_header(name: str, stream: IO[bytes], size: int) -> Header:
     return {key: tensor for key, tensor, _ in read}
 
 
-def _tensor(value: Any) -> tuple[Tensor, int]:
-    """The tensor and its first byte. Raises ValueError, TypeError, KeyError."""
-    dtype, shape, (begin, end) = value["dtype"], value["shape"], value["data_offsets"]
-    numbers = [*shape, begin, end]
-    if not all(type(number) is int and number >= 0 for number in numbers):
-        raise ValueError(f"shape and data_offsets must be whole numbers from 0, got: `{numbers}`")
-    if dtype not in _BITS:
-        raise ValueError(f"no such dtype: `{dtype}`")
-    tensor = Tensor(dtype, tuple(shape), end - begin)
+def _tensor(key: str, value: Any) -> tuple[Tensor, int]:
+    """The tensor and its first byte. Raises ValueError."""
+    if not isinstance(value, dict):
+        raise ValueError(f"tensor `{key}`: must be an object, got: `{value}`")
+    dtype, shape, place = (cast(dict[str, Any], value).get(each) for each in ("dtype", "shape", "data_offsets"))
+    if not (isinstance(dtype, str) and dtype in _BITS):
+        raise ValueError(f"tensor `{key}`: no such dtype: `{dtype}`")
+    if not (_numbers(shape) and _numbers(place) and len(place) == 2):
+        raise ValueError(f"tensor `{key}`: shape and data_offsets must be lists of whole numbers from 0, got: `{shape}` and `{place}`")
+    tensor = Tensor(dtype, tuple(shape), place[1] - place[0])
     if tensor.elements * _BITS[dtype] != 8 * tensor.size:
-        raise ValueError(f"a {dtype} of shape {list(shape)} takes {tensor.elements * _BITS[dtype] // 8} bytes, its data_offsets give {tensor.size}")
-    return tensor, begin
+        raise ValueError(f"a {dtype} of shape {shape} takes {tensor.elements * _BITS[dtype] // 8} bytes, its data_offsets give {tensor.size}")
+    return tensor, place[0]
+
+
+def _numbers(value: Any) -> TypeGuard[list[int]]:
+    return isinstance(value, list) and all(type(each) is int and each >= 0 for each in cast(list[Any], value))

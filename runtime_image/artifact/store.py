@@ -94,7 +94,7 @@ def _document(store: Store, wanted: str) -> tuple[Document, Mapping[str, Any]]:
         raise FleetError(f"digest mismatch: the manifest {wanted} has the digest `{document.blob.digest}`", hint="it was damaged or replaced; push it again")
     try:
         content = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise FleetError(f"the manifest {wanted} is no JSON: {error}") from None
     if not isinstance(content, dict):
         raise FleetError(f"the manifest {wanted} must be a JSON object")
@@ -125,9 +125,12 @@ def _facts(annotations: Any) -> Mapping[str, Any] | None:
     if text is None:
         return None
     try:
-        return json.loads(text)
-    except ValueError as error:
+        found = json.loads(text)
+    except (ValueError, TypeError, RecursionError) as error:
         raise FleetError(f"the annotation {FACTS} is no JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise FleetError(f"the annotation {FACTS} must be a JSON object, got: `{found}`")
+    return cast("Mapping[str, Any]", found)
 
 
 class _Checked:

@@ -11,7 +11,7 @@ from typing import Any
 import yaml
 
 from components import labels
-from operations.preview.detached import read_spec
+from operations.stack_file import read_spec
 from tests.unit import fleets
 
 EXAMPLES = fleets.REPO / "stacks" / "examples"

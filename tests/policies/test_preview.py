@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from operations import stack_file
-from operations.preview import detached
 from operations.preview.detached import Project
 from operations.preview.result import Preview
 from policies.rules import RULES
@@ -93,7 +92,7 @@ def test_a_change_that_costs_too_much_is_refused_where_the_cost_before_is_known(
 
 
 def test_the_local_stack_is_told_and_never_refused(tried: Tried) -> None:
-    found = tried("local", detached.read_spec(stack_file.path("local")))
+    found = tried("local", stack_file.read_spec(stack_file.path("local")))
     assert not found.errors
     assert _refusing(found) == set()
     # A model in one region, images by tag: of value on one machine, and no reason to stop.

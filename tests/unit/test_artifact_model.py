@@ -106,6 +106,9 @@ def test_weights_packed_into_wider_numbers_are_counted_one_by_one_and_scales_not
         ({"num_hidden_layers": "2"}, "config.json: num_hidden_layers: must be a whole number from 1, got: `2`"),
         ({"num_hidden_layers": None}, "config.json: num_hidden_layers: is missing"),
         ({"num_hidden_layers": 4}, "config.json: num_hidden_layers: is `4`, but no weights of layer 2 are there (and 1 more)"),
+        # As many as this could not even be listed.
+        ({"num_hidden_layers": 10**30}, f"but no weights of layer 2 are there (and {10**30 - 3} more)"),
+        ({"quantization_config": {"quant_method": "gptq", "bits": 0}}, "quantization_config.bits: must be a whole number from 1, got: `0`"),
         ({"vocab_size": 32}, "config.json: vocab_size, hidden_size give `[32, 8]` for model.embed_tokens.weight, its weights have the shape `[16, 8]`"),
         ({"num_key_value_heads": 4}, "give `[8, 8]` for model.layers.0.self_attn.k_proj.weight, its weights have the shape `[4, 8]`"),
         ({"architectures": []}, "config.json: architectures: must name the model's class"),
@@ -115,6 +118,16 @@ def test_weights_packed_into_wider_numbers_are_counted_one_by_one_and_scales_not
 )
 def test_facts_that_contradict_each_other_or_the_weights_are_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     assert message in str(refusal(write_model(tmp_path / "m", config)))
+
+
+def test_weights_without_a_tensor_are_none(tmp_path: Path) -> None:
+    told = str(refusal(write_model(tmp_path / "m", files={"model.safetensors": framed({}, b"")})))
+    assert "there are no weights: *.safetensors holds no tensor" in told
+
+
+@pytest.mark.parametrize("text", [b"[" * 100_000, b"\xff\xfe\x00", b""])
+def test_a_config_that_is_no_json_is_told(tmp_path: Path, text: bytes) -> None:
+    assert "config.json: is no JSON" in str(refusal(write_model(tmp_path / "m", files={"config.json": text})))
 
 
 def test_a_directory_without_config_is_no_model(tmp_path: Path) -> None:
@@ -147,11 +160,18 @@ def test_everything_that_is_wrong_is_told_at_once(tmp_path: Path) -> None:
         (b"", "is no safetensors file"),
         (struct.pack("<Q", 1 << 40) + b"{}", "is no safetensors file"),
         (framed(b"not json", b""), "its safetensors header cannot be read"),
-        (framed(b'{"a": {}}', b""), "its safetensors header cannot be read"),
+        (framed(b'{"a": {}}', b""), "tensor `a`: no such dtype: `None`"),
+        (framed(b'{"a": 5}', b""), "tensor `a`: must be an object, got: `5`"),
+        (framed({"a": {"dtype": "U8", "shape": 1, "data_offsets": [0, 1]}}, bytes(1)), "must be lists of whole numbers from 0, got: `1` and `[0, 1]`"),
+        (framed(b"[1]", b""), "it must be a JSON object"),
+        (framed(b"[" * 100_000, b""), "its safetensors header cannot be read"),
         (framed({"a": {"dtype": "F32", "shape": [2], "data_offsets": [0, 4]}}, bytes(4)), "takes 8 bytes, its data_offsets give 4"),
         (framed({"a": {"dtype": "F32", "shape": [1], "data_offsets": [4, 8]}}, bytes(8)), "tensor `a` must begin at byte 0"),
         (framed({"a": {"dtype": "Q9", "shape": [1], "data_offsets": [0, 1]}}, bytes(1)), "no such dtype: `Q9`"),
-        (framed({"a": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]}}, bytes(1)), "must be whole numbers from 0"),
+        (
+            framed({"a": {"dtype": "U8", "shape": [-1], "data_offsets": [0, 1]}}, bytes(1)),
+            "tensor `a`: shape and data_offsets must be lists of whole numbers from 0",
+        ),
         (framed(b'{"a": {"dtype":"U8","shape":[0],"data_offsets":[0,0]}, "a": 1}', b""), "`a` is there twice"),
         (safetensors(TENSORS)[:-1], "its tensors take 384 bytes, but 383 follow its header"),
         (safetensors(TENSORS) + b"x", "its tensors take 384 bytes, but 385 follow its header"),

@@ -4,6 +4,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import shutil
 import tarfile
 from pathlib import Path
@@ -138,6 +139,22 @@ def test_a_layout_is_read_back_as_the_same_artifact(tmp_path: Path) -> None:
     assert {each.digest for each in again.blobs} == {each.digest for each in artifact.blobs}
     for file in (tmp_path / "layout" / "blobs" / "sha256").iterdir():
         assert hashlib.sha256(file.read_bytes()).hexdigest() == file.name
+
+
+@pytest.mark.parametrize(
+    ("index", "told"),
+    [
+        ("{", "is no JSON"),
+        ("[" * 100_000, "is no JSON"),
+        ("[]", "must have `manifests`, each with its `digest`"),
+        ('{"manifests": [5]}', "must have `manifests`, each with its `digest`"),
+        ('{"manifests": []}', "must hold one artifact, got: `0`"),
+    ],
+)
+def test_a_layout_with_another_index_is_refused(tmp_path: Path, index: str, told: str) -> None:
+    (tmp_path / "index.json").write_text(index)
+    with pytest.raises(FleetError, match=re.escape(told)):
+        layout.Layout(tmp_path).root()
 
 
 def test_a_layout_that_cannot_be_finished_leaves_nothing(tmp_path: Path) -> None:

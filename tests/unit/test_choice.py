@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planning import choice
-from planning.capacity import Nodes
+from planning.capacity import Nodes, Quota
 from planning.choice import Option, Placed, Placement, Wanted, hourly
 
 CLUSTERS = {"east": "us", "west": "us", "north": "eu"}
@@ -39,7 +39,7 @@ def places(placement: Placement | None) -> dict[str, int]:
     return {each.option.cluster: each.replicas for each in placement or ()}
 
 
-def every_way(models: list[Wanted], nodes: dict[tuple[str, str], list[Nodes]], most: int) -> float | None:
+def every_way(models: list[Wanted], nodes: dict[tuple[str, str], list[Nodes]], most: int, taken: choice.Taken | None = None) -> float | None:
     """The least cost by trying each number of replicas of each option."""
     best: float | None = None
     columns = [(model, each) for model in models for each in model.options]
@@ -57,7 +57,7 @@ def every_way(models: list[Wanted], nodes: dict[tuple[str, str], list[Nodes]], m
             model.replicas is None or sum(each.replicas for each in placement) == model.replicas for model, placement in zip(models, placements, strict=True)
         )
         kept = all(choice.keeps(model, placement) for model, placement in zip(models, placements, strict=True))
-        if one_each and sums and kept and choice.fits((), nodes, choice.taken_by(placements)):
+        if one_each and sums and kept and choice.fits((), nodes, choice.together(taken or {}, choice.taken_by(placements))):
             best = cost
     return best
 
@@ -91,6 +91,48 @@ def test_it_is_as_cheap_as_trying_everything(seed: int) -> None:
     for model in models:
         assert choice.keeps(model, found[model.name])
     assert choice.fits((), nodes, choice.taken_by(found.values()))
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_with_quotas_it_is_as_cheap_as_trying_everything(seed: int) -> None:
+    chance = random.Random(seed)
+    # One of the two regions of `us`, and one of everything.
+    quotas = {"east": (Quota(number=0, gpus=chance.choice([4, 8, 12])),), "west": (), "north": ()}
+    quotas["west"] = quotas["east"]
+    everywhere = Quota(number=1, gpus=chance.choice([8, 12, 100]))
+    nodes = {
+        (cluster, "H100"): [Nodes(count=chance.choice([1, 3]), gpus_per_node=4, standing=chance.choice([0, 0, 1]), quotas=(*quotas[cluster], everywhere))]
+        for cluster in CLUSTERS
+    }
+    models = [
+        Wanted(
+            name=name,
+            options=tuple(
+                option(each, "H100", chance.choice([1, 2, 4]), rate=chance.choice([0.7, 1.0, 1.6]), dollars=chance.choice([1.0, 1.7, 2.2]))
+                for each in chance.sample(sorted(CLUSTERS), 2)
+            ),
+            rate=chance.choice([1.0, 2.4]),
+            least_clusters=chance.choice([1, 2]),
+        )
+        for name in ("one", "two")
+    ]
+    taken = {("west", "H100"): [2]} if seed % 3 else {}
+    found = choice.choose(models, nodes, taken)
+    best = every_way(models, nodes, 3, taken)
+    if best is None:
+        assert found is None or max(each.replicas for placement in found.values() for each in placement) > 3
+        return
+    assert found is not None
+    assert sum(map(hourly, found.values())) <= best + 1e-6
+    assert choice.fits((), nodes, choice.together(taken, choice.taken_by(found.values())))
+
+
+def test_what_lies_elsewhere_takes_of_a_quota_too() -> None:
+    quota = Quota(number=0, gpus=8)
+    nodes = {(cluster, "H100"): [Nodes(count=2, gpus_per_node=4, quotas=(quota,))] for cluster in ("east", "west")}
+    taken = {("west", "H100"): [1]}
+    assert choice.choose([wanted(option("east"), rate=5)], nodes, taken) is None
+    assert choice.choose([wanted(option("east"), rate=4)], nodes, taken) is not None
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -152,6 +194,10 @@ def test_current_places_are_left_for_more_than_the_loyalty_only() -> None:
 
 def test_of_equals_the_one_that_is_written_first_is_taken() -> None:
     assert places(chosen(wanted(option("west"), option("east")))) == {"west": 3}
+
+
+def test_what_costs_nothing_is_not_taken_for_nothing() -> None:
+    assert places(chosen(wanted(option("east", dollars=0), option("west", dollars=0)))) == {"east": 3}
 
 
 def test_the_second_best_is_on_other_gpus_else_in_other_clusters() -> None:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -67,6 +68,25 @@ class TestPlan:
         raw["clusters"][0]["gpuPools"] = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "minNodes": 1, "maxNodes": 4}]
         pool = planned(raw).pools[0]
         assert (pool.least_nodes, pool.nodes, pool.most_nodes) == (1, 2, 4)
+
+    def test_a_quota_bounds_what_is_left_after_a_loss_and_is_told(self) -> None:
+        def growing(gpus: int, **more: Any) -> fleet_plan.FleetPlan:
+            raw = two_regions(accelerator={"type": "H100", "count": 8}, replicas=4)
+            for cluster in raw["clusters"]:
+                cluster |= {"provider": "aws", "gpuPools": [{"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "minNodes": 1, "maxNodes": 4}]}
+            raw["planning"] = {"quotas": [{"accelerator": "H100", "provider": "aws", "gpus": gpus, **more}]}
+            return planned(raw)
+
+        def unplaced(plan: fleet_plan.FleetPlan) -> set[int]:
+            return {left.unplaced for loss in plan.losses for left in loss.left}
+
+        assert unplaced(growing(48)) == {0}
+        (warning,) = growing(40).warnings
+        assert warning == "pools may grow to 64 GPUs, and the quota is 40 H100 in aws"
+        assert unplaced(growing(40)) == {1}
+        # Of one region, and of nodes that are bought in another way.
+        assert unplaced(growing(24, region="east")) == {0, 1}
+        assert unplaced(growing(0, capacityType="spot")) == {0}
 
     def test_clusters_of_one_region_are_lost_together(self) -> None:
         raw = two_regions()
@@ -245,6 +265,23 @@ class TestBench:
         with pytest.raises(FleetError, match="not the result of a benchmark"):
             calibrated(parse_fleet(two_regions()), [file])
 
+    @pytest.mark.parametrize(
+        ("now", "becomes", "field"),
+        [
+            ('"started": 1790000000.0', '"started": 1e300', "started"),
+            ('"accelerators": 1', '"accelerators": 1000000000', "serving.east.accelerators"),
+            ('"ok": 80', '"ok": -80', "endpoints.0.ok"),
+            ('"outputTokensPerSecond": 800.0', '"outputTokensPerSecond": NaN', "endpoints.0.outputTokensPerSecond"),
+        ],
+    )
+    def test_numbers_that_nobody_measured(self, tmp_path: Path, now: str, becomes: str, field: str) -> None:
+        file = self.written(tmp_path, benchmark())
+        text = file.read_text()
+        assert now in text
+        file.write_text(text.replace(now, becomes))
+        with pytest.raises(FleetError, match=re.escape(f"not the result of a benchmark: {field}: ")):
+            calibrated(parse_fleet(two_regions()), [file])
+
     def test_a_model_that_the_stack_does_not_have(self, tmp_path: Path) -> None:
         with pytest.raises(FleetError, match="a model that this stack does not have: `other`"):
             calibrated(parse_fleet(two_regions()), [self.written(tmp_path, benchmark(model="other"))])
@@ -319,6 +356,20 @@ class TestCommand:
         assert "kept since 2026-01-02" in run(capsys, "--choose")
         assert "'2026-01-02'" in file.read_text()
 
+    def test_what_is_kept_for_no_model_is_told_and_dropped(self, stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:
+        run(capsys, "--choose")
+        file = stacks / "choices.try.yaml"
+        file.write_text(file.read_text().replace("  chat:", "  other:"))
+        assert "choices.try.yaml keeps other: no model of this name leaves anything open" in run(capsys)
+        assert "keeps other" not in run(capsys, "--choose")
+        assert "other" not in file.read_text()
+
+    @pytest.mark.parametrize("written", ["{", "config: {}", "config: {fleet:spec: [1]}", "[]", "\x00"])
+    def test_what_is_no_stack_file_is_told(self, stacks: Path, capsys: pytest.CaptureFixture[str], written: str) -> None:
+        (stacks / "Pulumi.try.yaml").write_text(written)
+        with pytest.raises(FleetError, match=r"^Pulumi\.try\.yaml: (the file: is no YAML|config\.fleet:spec: must be a mapping of fields)"):
+            run(capsys)
+
     def test_there_is_nothing_to_choose(self, stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:
         (stacks / "Pulumi.try.yaml").write_text(yaml.safe_dump({"config": {"fleet:spec": two_regions()}}))
         with pytest.raises(FleetError, match="nothing to choose"):
@@ -332,6 +383,13 @@ class TestCommand:
         file.write_text(yaml.safe_dump(raw))
         with pytest.raises(FleetError, match=r"models\[0\]: model `chat` has no place: `placement.minimumClusters` 2 and `replicas` 1 contradict"):
             run(capsys)
+
+    @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk to write to")
+    @pytest.mark.parametrize(("redirected", "code", "told"), [(">&-", 0, ""), ("> /dev/full", 1, "error: No space left on device\n")])
+    def test_nowhere_to_write_is_no_traceback(self, redirected: str, code: int, told: str) -> None:
+        command = f"{sys.executable} -m operations.cli plan -s local {redirected}"
+        ended = subprocess.run(["sh", "-c", command], cwd=paths.REPO, stderr=subprocess.PIPE, text=True, check=False)
+        assert (ended.returncode, ended.stderr) == (code, told)
 
     def test_who_stops_reading_gets_no_traceback(self) -> None:
         command = [sys.executable, "-m", "operations.cli", "plan", "-s", "local"]

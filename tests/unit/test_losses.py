@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planning.capacity import Nodes
+from planning.capacity import Nodes, Quota, Room
 from planning.cost import Pool, per_million_tokens
 from planning.losses import Served, after
 
@@ -20,8 +20,8 @@ def served(name: str = "chat", replicas: int = 4, count: int = 4, wanted: float 
     )
 
 
-def rooms(**nodes: int) -> dict[str, dict[str, list[Nodes]]]:
-    return {name: {"H100": [Nodes(count=count, gpus_per_node=8)]} for name, count in nodes.items()}
+def rooms(**nodes: int) -> Room:
+    return {(name, "H100"): [Nodes(count=count, gpus_per_node=8)] for name, count in nodes.items()}
 
 
 def test_lost_replicas_go_where_there_is_room() -> None:
@@ -32,7 +32,7 @@ def test_lost_replicas_go_where_there_is_room() -> None:
 def test_without_room_the_rest_serves_a_part_of_the_load() -> None:
     (left,) = after([served()], rooms(east=2, west=1), frozenset({"east"}))
     assert (left.running, left.moved, left.unplaced, left.served) == (2, 0, 2, 0.5)
-    assert left.short == (("west", "H100"),)
+    assert left.short == (("west", "H100", 2),)
 
 
 def test_a_model_of_one_cluster_has_nowhere_to_go() -> None:
@@ -45,6 +45,23 @@ def test_who_runs_there_is_not_pushed_out_by_who_comes() -> None:
     left = {each.model: each for each in after([served(count=8), local], rooms(east=2, west=4), frozenset({"east"}))}
     assert left["local"].running == 1
     assert (left["chat"].running, left["chat"].moved, left["chat"].unplaced) == (2, 1, 1)
+
+
+def test_nodes_of_a_lost_cluster_still_count_for_a_quota() -> None:
+    def room(gpus: int) -> Room:
+        quota = Quota(number=0, gpus=gpus)
+        return {(name, "H100"): [Nodes(count=4, gpus_per_node=8, quotas=(quota,))] for name in ("east", "west")}
+
+    # Four replicas of four GPUs: a node in each region, and another one for those that move.
+    assert [after([served()], room(gpus), frozenset({"east"}))[0].moved for gpus in (16, 24)] == [0, 2]
+
+
+def test_without_growth_what_moves_goes_on_nodes_that_run() -> None:
+    room = {(name, "H100"): [Nodes(count=4, gpus_per_node=8, standing=0)] for name in ("east", "west")}
+    (half,) = after([served(replicas=2)], room, frozenset({"east"}), grows=False)
+    assert (half.running, half.moved, half.unplaced) == (1, 1, 0)
+    (full,) = after([served(replicas=4)], room, frozenset({"east"}), grows=False)
+    assert (full.running, full.moved, full.unplaced) == (2, 0, 2)
 
 
 def test_without_a_load_nothing_is_said_of_it() -> None:

@@ -114,6 +114,42 @@ class TestOpen:
             raw["clusters"][name]["labels"] = {"latency": "near"}
         assert set(chosen(raw)) == {"east", "north"}
 
+    @pytest.mark.parametrize(
+        ("accepted", "admitted"),
+        [("interactive", {"north"}), ("standard", {"west", "north"}), ("batch", {"east", "west", "north"}), (None, {"east", "west", "north"})],
+    )
+    def test_a_latency_class_admits_what_is_as_near_or_nearer(self, accepted: str | None, admitted: set[str]) -> None:
+        raw = stack(model(replicas=1, load=None, placement={"minimumClusters": 1} | ({"latencyClass": accepted} if accepted else {})))
+        raw["clusters"][0]["latencyClass"] = "batch"
+        raw["clusters"][2]["latencyClass"] = "interactive"
+        found: set[str] = set()
+        for dear in (set(), {"east"}, {"east", "west"}, {"west", "north"}):
+            # Whichever is cheapest of those that it may be in.
+            for cluster in raw["clusters"]:
+                cluster["provider"] = cluster["name"]
+            prices = [
+                {"accelerator": gpu, "provider": name, "dollarsPerGpuHour": 9.0 if name in dear else 1.0, "date": "2026-11-01"}
+                for gpu in ("H100", "A100", "L40S")
+                for name in ("east", "west", "north")
+            ]
+            raw["planning"] = {"prices": prices}
+            found |= set(chosen(raw))
+        assert found == admitted
+
+    def test_a_quota_bounds_a_choice(self) -> None:
+        raw = stack(model(accelerator={"type": "H100"}, load={**LOAD, "requestsPerSecond": 40}, placement={"minimumClusters": 1}))
+        for cluster in raw["clusters"]:
+            cluster["gpuPools"] = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 1, "minNodes": 0, "maxNodes": 20}]
+            cluster["provider"] = cluster["name"]
+        (asked,) = {sum(replicas for _, _, replicas in chosen(raw).values())}
+        assert asked > 3
+        raw["planning"] = {"quotas": [{"accelerator": "H100", "provider": name, "gpus": 1} for name in ("east", "west")]}
+        found = chosen(raw)
+        assert max(found[name][2] for name in found if name != "north") <= 1
+        raw["planning"]["quotas"].append({"accelerator": "H100", "provider": "north", "gpus": asked - 3})
+        (problem,) = refused(raw)
+        assert problem.rule == "model `chat` has no place: `load` 40 requests/s and the quotas of `planning.quotas` contradict each other"
+
     def test_hot_standby_answers_the_whole_load_without_any_region(self) -> None:
         fleet = parse_fleet(stack(model(placement={"standby": "hot"})))
         plan = fleet_plan.plan(fleet, TODAY)
@@ -140,7 +176,7 @@ class TestOpen:
 
         parse_fleet(growing("cold"))
         (problem,) = refused(growing("warm"))
-        assert problem.rule == "model `chat` has no place that survives the loss of a region"
+        assert problem.rule == "no place is found for `chat` that survives the loss of a region"
 
     def test_a_cpu_model_without_replicas_gets_one_for_each_cluster_that_it_must_be_in(self) -> None:
         raw = fleets.small()
@@ -197,6 +233,18 @@ class TestKept:
         assert why in found.gone
         assert why in choice.describe(found)
 
+    def test_room_that_is_gone_for_what_a_region_loses_is_a_reason_too(self) -> None:
+        raw = stack(model(placement={"standby": "cold"}))
+        for cluster in raw["clusters"]:
+            cluster["gpuPools"] = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 1, "nodes": 12}]
+        kept = keep(raw)
+        (alone,) = resolve_fleet(raw, kept)[1].choices
+        assert alone.kept
+        (full,) = [each for each in raw["clusters"] if each["name"] == alone.placement[0].option.cluster]
+        full["gpuPools"][0]["nodes"] = alone.placement[0].replicas
+        (found,) = resolve_fleet(raw, kept)[1].choices
+        assert found.gone == "its replicas would not find room any more after the loss of a region"
+
     def test_what_is_written_to_the_file_is_what_is_read(self, tmp_path: Any) -> None:
         raw = stack(model(placement={"standby": "hot"}))
         kept = keep(raw)
@@ -207,6 +255,26 @@ class TestKept:
     def test_a_broken_file_names_its_field(self, tmp_path: Any) -> None:
         (tmp_path / "choices.prod.yaml").write_text("models: {chat: {chosen: 2026-11-21, replicas: many, clusters: []}}")
         with pytest.raises(SpecError, match=r"models\.chat\.replicas: must be a whole number, got: `many`"):
+            kept_choices(tmp_path, "prod")
+
+    @pytest.mark.parametrize(
+        ("written", "told"),
+        [
+            (b"models: [", "the file: is no YAML"),
+            (b"\xff\xfe", "the file: is no text in UTF-8"),
+            (b"- 1", "the file: must be a mapping of fields"),
+            (b"models: {chat: {chosen: 2026-11-21, replicas: -1, clusters: [{name: east}]}}", r"models\.chat\.replicas: must be at least 1"),
+            (b"models: {chat: {chosen: 2026-11-21, replicas: 1, clusters: []}}", r"models\.chat\.clusters: must have at least 1 entries"),
+        ],
+    )
+    def test_what_is_no_file_of_choices_is_told(self, tmp_path: Any, written: bytes, told: str) -> None:
+        (tmp_path / "choices.prod.yaml").write_bytes(written)
+        with pytest.raises(SpecError, match=told):
+            kept_choices(tmp_path, "prod")
+
+    def test_a_folder_in_its_place(self, tmp_path: Any) -> None:
+        (tmp_path / "choices.prod.yaml").mkdir()
+        with pytest.raises(SpecError, match="the file: cannot be read: Is a directory"):
             kept_choices(tmp_path, "prod")
 
     def test_the_second_best_is_another(self) -> None:
@@ -259,6 +327,7 @@ class TestContradictions:
                 {"placement": {"jurisdictions": ["EU"], "accelerators": ["L40S"], "minimumClusters": 1}},
                 "`placement.jurisdictions` EU and `placement.accelerators` L40S contradict each other",
             ),
+            ({"placement": {"latencyClass": "interactive"}}, "no cluster keeps `placement.latencyClass` interactive"),
             ({"load": {**LOAD, "requestsPerSecond": 6000}}, "`load` 6000 requests/s and the nodes of the GPU pools contradict each other"),
         ],
     )
@@ -272,6 +341,10 @@ class TestContradictions:
         huge = {**fleets.FACTS, "parameters": 2_000_000_000_000}
         (problem,) = refused(stack(model(facts=huge)))
         assert problem.rule == "model `chat` fits on no GPU type of the fleet"
+
+    def test_a_load_that_no_engine_takes(self) -> None:
+        (problem,) = refused(stack(model(load={**LOAD, "inputTokens": 9000})))
+        assert problem.path == ("models", 0, "load")
 
     def test_models_that_have_a_place_each_and_not_together(self) -> None:
         raw = stack(model("one"), fleets.model("other", ["east", "west"]), model("two"))
@@ -292,6 +365,13 @@ class TestContradictions:
         raw["models"][0]["placement"]["gpuMemoryGiB"] = 100
         found = refused(raw)
         assert str(found[0]).startswith("models[0].placement.clusters[0].name: does not keep `placement.gpuMemoryGiB`: `H100` has 79.2 GiB, got: `east`")
+
+    def test_a_written_cluster_that_is_too_far(self) -> None:
+        raw = stack(fleets.model("chat", ["east", "west"]))
+        raw["models"][0]["placement"]["latencyClass"] = "standard"
+        raw["clusters"][1]["latencyClass"] = "batch"
+        (problem,) = refused(raw)
+        assert str(problem).startswith("models[0].placement.clusters[1].name: does not keep `placement.latencyClass`: it is of the class `batch`, got: `west`")
 
     def test_a_price_that_is_no_date(self) -> None:
         raw = stack(model())

@@ -44,6 +44,12 @@ def refused(raw: Any, **more: Any) -> str:
     return str(caught.value)
 
 
+def test_a_broken_file_of_choices_is_named_itself(tmp_path: Path) -> None:
+    (tmp_path / "choices.test.yaml").write_text("models: 5")
+    told = refused(fleets.small(), folder=tmp_path).splitlines()
+    assert told == ["1 error in the kept choices", f"{tmp_path.name}/choices.test.yaml: models: must be a mapping of fields, got: `5`"]
+
+
 def test_every_line_of_an_error_begins_with_the_file() -> None:
     raw = fleets.small()
     raw["models"][0]["placement"]["clusters"][1]["name"] = "wets"

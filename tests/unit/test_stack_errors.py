@@ -71,6 +71,19 @@ def _objectives(*, load: int | None = None, **values: Any) -> Callable[[Fleet], 
     return edit
 
 
+def _quota(*, growing: bool = False, **values: Any) -> Callable[[Fleet], None]:
+    """A quota of the account that both clusters are in, whose pools have fixed nodes, or grow."""
+
+    def edit(fleet: Fleet) -> None:
+        for cluster in fleet["clusters"]:
+            cluster["provider"] = "azure"
+            if growing:
+                cluster["gpuPools"] = [{"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "minNodes": 0, "maxNodes": 4}]
+        fleet["planning"] = {"quotas": [{"accelerator": "H100", "provider": "azure", "gpus": 64, **values}]}
+
+    return edit
+
+
 def _alone(edit: Callable[[Fleet], None]) -> Callable[[Fleet], None]:
     """The same with the model in one cluster only, as declared."""
 
@@ -356,9 +369,38 @@ CASES = {
     "restore without room": Case(
         lambda fleet: (_objectives(restoreSeconds=300, load=1)(fleet), put(*MODEL, "replicas", value=50)(fleet))[0],
         "models[0].objectives.restoreSeconds",
-        "cannot be kept when region `east` is lost: `west` has 32 GPUs of type H100, and 50 would be needed",
+        "cannot be kept when region `east` is lost: `west` has 32 GPUs of type H100, and 50 are needed",
         300,
         "add nodes in `west`",
+    ),
+    "quota of a provider that no cluster has": Case(
+        _quota(provider="azur"), "planning.quotas[0].provider", "no cluster has this provider", "azur", "did you mean `azure`?"
+    ),
+    "quota of a region that no cluster is in": Case(
+        _quota(region="westt"), "planning.quotas[0].region", "no cluster of `azure` is in this region", "westt", "did you mean `west`?"
+    ),
+    "quota that fixed nodes exceed": Case(
+        _quota(gpus=63),
+        "planning.quotas[0].gpus",
+        "must be at least 64, the GPUs of the nodes that its pools have in any case",
+        63,
+        "ask the provider for more",
+    ),
+    "quota that replicas exceed": Case(
+        _quota(gpus=8, growing=True), "planning.quotas[0].gpus", "is too few: 1 replica(s) find no node within it", 8, "make the pools or `replicas` smaller"
+    ),
+    "load longer than the model": Case(
+        put(*MODEL, "load", value={"requestsPerSecond": 1, "inputTokens": 8000, "outputTokens": 193}),
+        "models[0].load",
+        "`inputTokens` and `outputTokens` together must not exceed `facts.maxModelLength`, which is 8192",
+        8193,
+        "the engine refuses longer requests",
+    ),
+    "price without end": Case(
+        put("planning", value={"prices": [{"accelerator": "H100", "dollarsPerGpuHour": float("inf"), "date": "2026-11-01"}]}),
+        "planning.prices[0].dollarsPerGpuHour",
+        "must be a finite number",
+        "Infinity",
     ),
     "first token later than a stall": Case(
         _objectives(timeToFirstTokenSeconds=8),
@@ -509,8 +551,8 @@ def test_room_is_counted_for_all_models_that_a_lost_region_held() -> None:
     fleet["models"][0]["replicas"] = fleet["models"][1]["replicas"] = 5
     told = [str(each) for each in problems(fleet)]
     assert [text.split(": ")[0] for text in told] == ["models[0].objectives.restoreSeconds"] * 2
-    assert "`west` has 32 GPUs of type H100, and 40 would be needed" in told[0]
-    assert "`east` has 32 GPUs of type H100, and 40 would be needed" in told[1]
+    assert "`west` has 32 GPUs of type H100, and 40 are needed" in told[0]
+    assert "`east` has 32 GPUs of type H100, and 40 are needed" in told[1]
 
 
 def test_clusters_of_one_region_are_lost_together() -> None:
@@ -521,7 +563,7 @@ def test_clusters_of_one_region_are_lost_together() -> None:
     ]
     # Of either cluster of the east the other two would take half: it is both together that leave too little.
     (problem,) = problems(fleet)
-    assert "when region `east` is lost: `west` has 32 GPUs of type H100, and 36 would be needed" in problem.rule
+    assert "when region `east` is lost: `west` has 32 GPUs of type H100, and 36 are needed" in problem.rule
 
 
 def test_a_stack_file_that_is_no_mapping_is_told_so() -> None:
