@@ -20,6 +20,7 @@ import httpx
 from local import faults, rebalance
 from local.host_cluster import all_clusters
 from operations import left_behind, status
+from operations import token as tokens
 from operations.bench import command as bench_command
 from operations.drill import command as drill_command
 from operations.errors import FleetError
@@ -83,7 +84,7 @@ def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
         time.sleep(1)
 
 
-def _first_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]:
+def _first_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
     """(model, base URL) of the first of `models` that answers a chat completion through its front door.
 
     A model that has just become ready is in use once the deep checks of the front door have seen it.
@@ -91,21 +92,21 @@ def _first_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]
     deadline = time.monotonic() + _IN_USE_S
     while True:
         try:
-            return _try_answer(outputs, models)
+            return _try_answer(outputs, models, token)
         except FleetError:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.5)
 
 
-def _try_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]:
+def _try_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
     refusals: list[str] = []
     for model in models:
         base_url = outputs["endpoints"]["models"][model]["openaiBaseUrl"]
         url = f"{base_url}/chat/completions"
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
         try:
-            answer = httpx.post(url, json=body, timeout=60, trust_env=False)
+            answer = httpx.post(url, json=body, headers=tokens.headers(token), timeout=60, trust_env=False)
         except httpx.HTTPError as error:
             refusals.append(f"{model}: {error}")
             continue
@@ -117,6 +118,7 @@ def _try_answer(outputs: dict[str, Any], models: list[str]) -> tuple[str, str]:
 
 def up(arguments: argparse.Namespace) -> None:
     progress = Progress()
+    token = tokens.read(arguments.token_file)
     with exclusive(paths.STATE / "up.lock", "fleet up"):
         # First: a drill may have put the stack's own state away. What needs a cluster that is down is mended below.
         with suppress(faults.FaultError):
@@ -135,20 +137,26 @@ def up(arguments: argparse.Namespace) -> None:
             _refill(outputs, progress)
             _await_models(outputs, progress)
         state = status.gather(outputs)
+        answering, asked = state.answering(), tokens.asked_for(outputs)
         served: tuple[str, str] | None = None
-        if answering := state.answering():
+        if answering and (token or not asked):
             with progress.stage("first completion"):
-                served = _first_answer(outputs, answering)
+                served = _first_answer(outputs, answering, token)
+        elif answering:
+            progress.say(f"  no completion was tried: the front doors ask who calls (`{asked}`); --token-file FILE tries one")
+            served = answering[0], outputs["endpoints"]["models"][answering[0]]["openaiBaseUrl"]
         progress.say("ready")
     if arguments.stages:
         Path(arguments.stages).write_text(json.dumps({"stages": progress.stages, "changes": changes}))
     print(status.render(state))
-    if served is None:
-        print("\nall models run on simulated GPUs: their requests answer 503")
-        return
-    model, base_url = served
+    print(f"\n{_curl(*served, asked)}" if served else "\nall models run on simulated GPUs: their requests answer 503")
+
+
+def _curl(model: str, base_url: str, asked: str) -> str:
+    """A completion as a line for the shell."""
     request = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
-    print(f"\ncurl -s {base_url}/chat/completions -H 'Content-Type: application/json' -d '{request}'")
+    known = ' -H "Authorization: Bearer $TOKEN"' if asked else ""
+    return f"curl -s {base_url}/chat/completions -H 'Content-Type: application/json'{known} -d '{request}'"
 
 
 def show_status(arguments: argparse.Namespace) -> None:
@@ -189,6 +197,7 @@ def parser() -> argparse.ArgumentParser:
         command.add_argument("-s", "--stack", default="local", help="environment: the ENV of stacks/Pulumi.ENV.yaml (default: %(default)s)")
         command.set_defaults(run=run)
         if name == "up":
+            tokens.add_option(command)
             command.add_argument("--stages", metavar="FILE", help="write seconds per stage as JSON")
     command = commands.add_parser("logs", help="tail of the logs of a local cluster")
     command.add_argument("cluster")
@@ -232,7 +241,8 @@ def main() -> int:
         print(f"error: {error.strerror}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("interrupted; `make up` goes on from here, `make down` removes everything", file=sys.stderr)
+        goes_on = "; `make up` goes on from here, `make down` removes everything" if arguments.run is up else ""
+        print(f"interrupted{goes_on}", file=sys.stderr)
         return 130
     return 0
 

@@ -26,10 +26,15 @@ def read(file: Path | None) -> str:
     return token
 
 
+def asked_for(outputs: Mapping[str, Any]) -> str:
+    """How the front doors of the stack ask who calls; empty where they do not."""
+    kind = outputs["endpoints"].get("authentication", {}).get("kind", "none")
+    return "" if kind == "none" else str(kind)
+
+
 def require(outputs: Mapping[str, Any], token: str) -> None:
-    """Raises FleetError where the front doors of the stack ask for a token and none is at hand."""
-    asked = outputs["endpoints"].get("authentication", {}).get("kind", "none")
-    if asked != "none" and not token:
+    """Raises FleetError where the front doors of the stack ask who calls and no token is at hand."""
+    if (asked := asked_for(outputs)) and not token:
         raise FleetError(f"the front doors of this stack ask who calls (`frontDoors.authentication`, kind `{asked}`)", hint="--token-file FILE")
 
 
