@@ -70,6 +70,7 @@ def test_outputs_are_as_promised(fleet: Fleet) -> None:
             "llama-3-70b": {"openaiBaseUrl": f"{doors['us-east']}/llama-3-70b/v1", "clusters": ["us-east", "us-west", "eu-west"]},
             "qwen-eu": {"openaiBaseUrl": f"{doors['eu-west']}/qwen-eu/v1", "clusters": ["eu-west"]},
         },
+        "authentication": {"kind": "none"},
     }
     assert outputs["clusters"]["us-east"] == {
         "region": "us-east",
