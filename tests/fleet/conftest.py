@@ -191,15 +191,18 @@ class Fleet:
 
     def settle(self) -> None:
         """Waits until every model is, as the hub shows it, ready in the clusters and numbers that are declared."""
-        declared = {model: {cluster: (True, each["replicas"]) for cluster, each in clusters.items()} for model, clusters in self.outputs["placements"].items()}
-        shown: dict[str, dict[str, tuple[bool, int]]] = {}
+        declared = {
+            model: {cluster: (True, each["replicas"], "") for cluster, each in clusters.items()} for model, clusters in self.outputs["placements"].items()
+        }
+        shown: dict[str, dict[str, tuple[bool, int, str]]] = {}
 
         def all_there() -> bool:
             with self.kube("hub") as hub:
                 for each in hub.list("serving.kserve.io/v1beta1", "InferenceService", "models"):
                     statuses = (each.get("status") or {}).get("clusterStatuses") or []
-                    shown[each["metadata"]["name"]] = {one["name"]: (one["ready"], one["replicas"]) for one in statuses}
-            return shown == declared
+                    shown[each["metadata"]["name"]] = {one["name"]: (one["ready"], one["replicas"], one.get("message", "")) for one in statuses}
+            assert shown == declared, shown
+            return True
 
         wait_until(all_there, f"the models to be where they are declared: {declared}", _SETTLES_S)
 
