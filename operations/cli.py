@@ -17,9 +17,10 @@ from typing import Any
 
 import httpx
 
+from kube.client import Kube
 from local import faults, rebalance
 from local.host_cluster import all_clusters
-from operations import left_behind, status
+from operations import left_behind, status, stuck_works
 from operations import token as tokens
 from operations.bench import command as bench_command
 from operations.drill import command as drill_command
@@ -68,6 +69,9 @@ def _refill(outputs: dict[str, Any], progress: Progress) -> None:
 
 
 def _tidy(outputs: dict[str, Any], progress: Progress) -> None:
+    with Kube.from_kubeconfig(outputs["kubeconfigs"]["hub"]) as hub:
+        for each in stuck_works.release(hub):
+            progress.say(f"  {each} is there, and the hub took it for refused: looked at anew")
     for each in left_behind.find(outputs["kubeconfigs"], remove=True):
         progress.say(f"  {each} is declared no more and was left behind there: deleted")
 

@@ -31,15 +31,8 @@ function AggregateStatus(desiredObj, statusItems)
       local member = item.status or {}
       local entry = { name = item.clusterName, ready = false, replicas = member.replicas or 0 }
       -- Where the member refused the object or could not be reached. A false `applied` does not get here: JSON omits it.
-      local refused = not item.applied and (item.appliedMessage or "") or ""
-      -- Two of Karmada's controllers may make an object at once. The one that comes second notes that it exists, and the note
-      -- can stay for good: who would take it back may look into a cache that does not have it yet. A member that works on the
-      -- present version was not refused.
-      if string.find(refused, "already exists", 1, true) ~= nil and member.resourceTemplateGeneration == generation then
-        refused = ""
-      end
-      if refused ~= "" then
-        entry.message = refused
+      if not item.applied and item.appliedMessage ~= nil and item.appliedMessage ~= "" then
+        entry.message = item.appliedMessage
       elseif member.ready and member.resourceTemplateGeneration ~= generation then
         entry.message = "ready with an earlier version"
       elseif member.ready then

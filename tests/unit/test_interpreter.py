@@ -186,25 +186,6 @@ def test_the_hub_is_ready_when_one_cluster_serves_the_present_version(interpret:
     assert status.get("observedGeneration") == (3 if ready == "True" else None)
 
 
-_EXISTS = 'inferenceservices.serving.kserve.io "chat" already exists'
-
-
-@pytest.mark.parametrize(
-    ("west", "told"),
-    [
-        (item("west", applied=False, appliedMessage=_EXISTS), None),
-        (item("west", applied=False, appliedMessage=_EXISTS, ready=False), "loading"),
-        # It may belong to somebody else: then nothing of it is collected, or an earlier version goes on.
-        ({"clusterName": "west", "appliedMessage": _EXISTS}, _EXISTS),
-        (item("west", applied=False, appliedMessage=_EXISTS, generation=2), _EXISTS),
-    ],
-    ids=["serves", "not ready yet", "not ours", "the version before"],
-)
-def test_a_note_that_an_object_exists_does_not_outlive_the_object_at_work(interpret: Any, west: dict[str, Any], told: str | None) -> None:
-    found = aggregated(interpret, [item("east"), west])["clusterStatuses"][1]
-    assert (found["ready"], found.get("message")) == (told is None, told)
-
-
 def test_a_cluster_that_is_away_is_named_with_karmadas_reason(interpret: Any) -> None:
     status = aggregated(interpret, [item("east"), item("west", applied=False, appliedMessage="connection refused")])
     assert status["clusterStatuses"][1] == {"name": "west", "ready": False, "replicas": 1, "message": "connection refused"}
