@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from components import labels
 from components.clusters import Url
 from components.doors import EGRESS_PORT, FRONT_DOOR
-from components.overrides import override_rules
+from components.overrides import override_policy
 from components.spec import Spec, refuse
 
 # Of the RequestAuthentication and the AuthorizationPolicy. Envoy names the latter in what it says of a refusal.
@@ -129,12 +129,7 @@ def egress_overrides(ports: Mapping[str, pulumi.Input[str]]) -> dict[str, Any]:
     """The egress listener of each local front door, {cluster: port}: on one machine the ports would clash."""
     changes = {cluster: {"/spec/rules/0/to/0/operation/notPorts/0": port} for cluster, port in ports.items()}
     selector = {"apiVersion": _SECURITY, "kind": "AuthorizationPolicy", "namespace": labels.NAMESPACE_INGRESS, "name": CALLERS}
-    return {
-        "apiVersion": "policy.karmada.io/v1alpha1",
-        "kind": "ClusterOverridePolicy",
-        "metadata": labels.metadata(f"{CALLERS}-egress", component="mesh"),
-        "spec": {"resourceSelectors": [selector], "overrideRules": override_rules(changes)},
-    }
+    return override_policy(labels.metadata(f"{CALLERS}-egress", component="mesh"), selector, changes)
 
 
 def output(spec: AuthenticationSpec | None) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pulumi
 
 from components import labels
 from components.driver_commands import driver_command, inside, result
-from components.overrides import override_rules
+from components.overrides import override_policy
 
 FRONT_DOOR = "front-door"
 REGIONAL_GATEWAY = "regional-gateway"
@@ -78,15 +78,8 @@ def egress_gateway() -> dict[str, Any]:
 def listener_overrides(door: str, ports: Mapping[str, pulumi.Input[int]]) -> dict[str, Any]:
     """Moves the gateway `door` to loopback, on its own port in each local cluster: on one machine the ports would clash."""
     changes = {cluster: {"/spec/servers/0/bind": LOOPBACK, "/spec/servers/0/port/number": port} for cluster, port in ports.items()}
-    return {
-        "apiVersion": "policy.karmada.io/v1alpha1",
-        "kind": "ClusterOverridePolicy",
-        "metadata": labels.metadata(f"{door}-listener", component="mesh"),
-        "spec": {
-            "resourceSelectors": [{"apiVersion": "networking.istio.io/v1", "kind": "Gateway", "namespace": labels.NAMESPACE_INGRESS, "name": door}],
-            "overrideRules": override_rules(changes),
-        },
-    }
+    selector = {"apiVersion": "networking.istio.io/v1", "kind": "Gateway", "namespace": labels.NAMESPACE_INGRESS, "name": door}
+    return override_policy(labels.metadata(f"{door}-listener", component="mesh"), selector, changes)
 
 
 @dataclass(frozen=True, kw_only=True)

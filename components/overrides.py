@@ -11,15 +11,21 @@ from typing import Any
 Changes = Mapping[str, Mapping[str, Any]]
 
 
-def override_rules(changes: Changes) -> list[dict[str, Any]]:
-    """`overrideRules` of a policy, by cluster."""
-    return [
+def override_policy(metadata: Mapping[str, Any], selector: Mapping[str, Any], changes: Changes) -> dict[str, Any]:
+    """Changes what `selector` selects: an OverridePolicy where `metadata` has a namespace, else a ClusterOverridePolicy."""
+    rules = [
         {
             "targetCluster": {"clusterNames": [cluster]},
             "overriders": {"plaintext": [{"path": path, "operator": "replace", "value": value} for path, value in fields.items()]},
         }
         for cluster, fields in sorted(changes.items())
     ]
+    return {
+        "apiVersion": "policy.karmada.io/v1alpha1",
+        "kind": "OverridePolicy" if "namespace" in metadata else "ClusterOverridePolicy",
+        "metadata": metadata,
+        "spec": {"resourceSelectors": [selector], "overrideRules": rules},
+    }
 
 
 def overridden(target: Mapping[str, Any], policies: Sequence[Mapping[str, Any]], cluster: str) -> dict[str, Any]:

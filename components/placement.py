@@ -12,7 +12,7 @@ from typing import Annotated, Any, Literal
 import pulumi
 from pydantic import Field
 
-from components import labels
+from components import labels, overrides
 from components.clusters import ClusterName, Jurisdiction, LatencyClass
 from components.failover import CapacityFailoverSpec
 from components.gpu_pools import AcceleratorSpec, GpuType
@@ -163,27 +163,10 @@ def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailov
     }
 
 
-def override_policy(model: str, changes: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Replaces fields of one model's InferenceService in some clusters: {cluster: {JSON pointer: value}}.
-
-    The fields must exist in the base object: Karmada fails a copy whose pointer leads nowhere.
-    """
-    rules = [
-        {
-            "targetCluster": {"clusterNames": [cluster]},
-            "overriders": {"plaintext": [{"path": path, "operator": "replace", "value": value} for path, value in fields.items()]},
-        }
-        for cluster, fields in sorted(changes.items())
-    ]
-    return {
-        "apiVersion": "policy.karmada.io/v1alpha1",
-        "kind": "OverridePolicy",
-        "metadata": labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model),
-        "spec": {
-            "resourceSelectors": [{**INFERENCE_SERVICE, "namespace": labels.NAMESPACE_MODELS, "name": model}],
-            "overrideRules": rules,
-        },
-    }
+def override_policy(model: str, changes: overrides.Changes) -> dict[str, Any]:
+    """Replaces fields of one model's InferenceService in some clusters."""
+    metadata = labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model)
+    return overrides.override_policy(metadata, {**INFERENCE_SERVICE, "namespace": labels.NAMESPACE_MODELS, "name": model}, changes)
 
 
 def strip_pulumi_annotations() -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pulumi
 
 from components import labels
 from components.failover import RequestFailoverSpec
-from components.overrides import override_rules
+from components.overrides import override_policy
 
 # Host of a model between the doors. It exists only in the front doors' configuration, never in DNS.
 FLEET_HOST = "{model}.fleet.internal"
@@ -132,13 +132,7 @@ def order_overrides(model: str, endpoints: Sequence[Endpoint], clusters: Mapping
     changes = {cluster: {path: failover_priority(own_first(order, region))} for cluster, region in clusters.items() if region in order[1:]}
     if not changes:
         return None
-    return {
-        "apiVersion": "policy.karmada.io/v1alpha1",
-        "kind": "OverridePolicy",
-        # placement.py has a policy that is named as the model, and no name of a model holds a dot.
-        "metadata": labels.metadata(f"{model}.order", labels.NAMESPACE_MODELS, component="mesh", model=model),
-        "spec": {
-            "resourceSelectors": [{"apiVersion": _ISTIO, "kind": "DestinationRule", "namespace": labels.NAMESPACE_MODELS, "name": model}],
-            "overrideRules": override_rules(changes),
-        },
-    }
+    # placement.py has a policy that is named as the model, and no name of a model holds a dot.
+    metadata = labels.metadata(f"{model}.order", labels.NAMESPACE_MODELS, component="mesh", model=model)
+    selector = {"apiVersion": _ISTIO, "kind": "DestinationRule", "namespace": labels.NAMESPACE_MODELS, "name": model}
+    return override_policy(metadata, selector, changes)

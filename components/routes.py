@@ -12,7 +12,7 @@ from components import labels, stream_relay
 from components.doors import EGRESS, FRONT_DOOR, REGIONAL_GATEWAY
 from components.envoy_filters import RELAYED_ROUTE, REPEATABLE_ROUTE, UNREPEATABLE_ROUTE, health_filter
 from components.failover import RequestFailoverSpec, StreamsSpec
-from components.overrides import overridden, override_rules
+from components.overrides import overridden, override_policy
 from components.regions import FLEET_HOST, FLEET_PORT, MOST_REQUESTS, Endpoint, destination_rule, order_overrides, regions_of, service_entry
 
 # KServe's Service of a model.
@@ -142,17 +142,10 @@ _REGIONAL_ROUTES = 3
 
 def cluster_header_overrides(clusters: Sequence[str]) -> dict[str, Any]:
     """Lets each regional gateway name its own cluster in answers."""
-    selector = {"matchLabels": {labels.LABEL_DOOR: REGIONAL_GATEWAY}}
+    selector = {"apiVersion": _ISTIO, "kind": "VirtualService", "labelSelector": {"matchLabels": {labels.LABEL_DOOR: REGIONAL_GATEWAY}}}
     paths = [f"/spec/http/{place}/headers/response/set/{HEADER_CLUSTER}" for place in range(_REGIONAL_ROUTES)]
-    return {
-        "apiVersion": "policy.karmada.io/v1alpha1",
-        "kind": "ClusterOverridePolicy",
-        "metadata": labels.metadata("cluster-header", component="mesh"),
-        "spec": {
-            "resourceSelectors": [{"apiVersion": _ISTIO, "kind": "VirtualService", "labelSelector": selector}],
-            "overrideRules": override_rules({cluster: dict.fromkeys(paths, cluster) for cluster in clusters}),
-        },
-    }
+    changes = {cluster: dict.fromkeys(paths, cluster) for cluster in clusters}
+    return override_policy(labels.metadata("cluster-header", component="mesh"), selector, changes)
 
 
 def predictors_rule(failover: RequestFailoverSpec) -> dict[str, Any]:

@@ -12,7 +12,7 @@ import pulumi
 from components import labels
 from components.doors import EGRESS_PORT, LOOPBACK
 from components.failover import RequestFailoverSpec, StreamsSpec
-from components.overrides import override_rules
+from components.overrides import override_policy
 
 HOST = "relay.fleet.internal"
 # Port of the ServiceEntry.
@@ -90,9 +90,4 @@ def port_overrides(ports: Mapping[str, tuple[pulumi.Input[int], pulumi.Input[int
     """Ports of relay and egress in each local cluster, {cluster: (relay, egress)}: on one machine the ports would clash."""
     changes = {cluster: {"/spec/endpoints/0/ports/http": relay, "/spec/endpoints/1/ports/http": egress} for cluster, (relay, egress) in ports.items()}
     selector = {"apiVersion": "networking.istio.io/v1", "kind": "ServiceEntry", "namespace": _NAMESPACE, "name": _NAME}
-    return {
-        "apiVersion": "policy.karmada.io/v1alpha1",
-        "kind": "ClusterOverridePolicy",
-        "metadata": labels.metadata("stream-relay-ports", component="mesh"),
-        "spec": {"resourceSelectors": [selector], "overrideRules": override_rules(changes)},
-    }
+    return override_policy(labels.metadata("stream-relay-ports", component="mesh"), selector, changes)
