@@ -64,11 +64,11 @@ def front_door_filter(failover: RequestFailoverSpec, streams: StreamsSpec) -> Ob
     idle = max(streams.idle_seconds + _IDLE_MARGIN_SECONDS, _LONGEST_SILENCE_SECONDS)
     answers = [
         *_refusals(),
-        _answer(_NO_ROUTE, "invalid_request_error", "No such model or path. The paths of a model begin with /<model>/v1/.", 404),
-        _answer(_FULL, "overloaded", "Too many requests are under way at this front door.", 429),
-        _answer(_NOBODY, "no_region", "No region can serve this model now.", 503),
-        _answer(_LOST, "region_lost", "The region that had the request was lost, and no other answered.", 503),
-        _answer(_SILENT, "timeout", f"Nothing was sent for {idle:g} seconds.", 504),
+        _answer(_flags(*_NO_ROUTE), "invalid_request_error", "No such model or path. The paths of a model begin with /<model>/v1/.", 404),
+        _answer(_flags(*_FULL), "overloaded", "Too many requests are under way at this front door.", 429, _header("retry-after", "1")),
+        _answer(_flags(*_NOBODY), "no_region", "No region can serve this model now.", 503),
+        _answer(_flags(*_LOST), "region_lost", "The region that had the request was lost, and no other answered.", 503),
+        _answer(_flags(*_SILENT), "timeout", f"Nothing was sent for {idle:g} seconds.", 504),
     ]
     patches = [
         *(_http_route(name, {"route": {"retry_policy": {"retry_priority": _other_region()}}}) for name in _LEAVING_ROUTES),
@@ -87,11 +87,11 @@ def regional_filter(failover: RequestFailoverSpec) -> Object:
     answers tell front doors to leave; `POST /healthcheck/ok` takes that back. What is under way ends as ever.
     """
     answers = [
-        _answer(_NO_ROUTE, "invalid_request_error", "No such model or path in this cluster.", 404),
-        _answer(_FULL, "overloaded", "Too many requests are under way in this cluster.", 429),
-        _answer(_NOBODY, "no_region", "No replica of the model is ready in this cluster.", 503),
-        _answer(_LEAVING, "no_region", "This cluster is being drained.", 503),
-        _answer(_LOST, "region_lost", "The replica that had the request was lost.", 503),
+        _answer(_flags(*_NO_ROUTE), "invalid_request_error", "No such model or path in this cluster.", 404),
+        _answer(_flags(*_FULL), "overloaded", "Too many requests are under way in this cluster.", 429, _header("retry-after", "1")),
+        _answer(_flags(*_NOBODY), "no_region", "No replica of the model is ready in this cluster.", 503),
+        _answer(_flags(*_LEAVING), "no_region", "This cluster is being drained.", 503),
+        _answer(_flags(*_LOST), "region_lost", "The replica that had the request was lost.", 503),
     ]
     # In this mode the check goes on to a pod of the model, unless the gateway itself is to be left.
     drain = {"pass_through_mode": True, "headers": [{"name": ":path", "string_match": {"suffix": "/fleet/ready"}}]}
@@ -197,34 +197,35 @@ def _headers() -> Mapping[str, Any]:
     return {"request_mutations": [*exact, *begins], "response_mutations": [{"remove": "x-envoy-immediate-health-check-fail"}]}
 
 
-def _answer(flags: Sequence[str], kind: str, message: str, status: int) -> Object:
-    """What a gateway answers by itself in the cases that Envoy calls `flags`."""
-    retry = {"headers_to_add": [_header("retry-after", "1")]} if status == 429 else {}
-    return {"filter": {"response_flag_filter": {"flags": list(flags)}}, "status_code": status, "body_format_override": _body(kind, message), **retry}
+def _answer(when: Object, kind: str, message: str, status: int, *headers: Object) -> Object:
+    """What a gateway answers by itself in a case."""
+    more = {"headers_to_add": list(headers)} if headers else {}
+    return {"filter": when, "status_code": status, "body_format_override": _body(kind, message), **more}
 
 
 def _refusals() -> list[Object]:
     """What a caller hears who is not let in. Istio's own answer to one without a token is 403; OpenAI's is 401."""
+    kind, challenge = "authentication_error", _header("www-authenticate", "Bearer")
     no_token = "A token is needed that this front door accepts: Authorization: Bearer <token>."
-    kind = "authentication_error"
-    challenge = {"headers_to_add": [_header("www-authenticate", "Bearer")]}
+    nobody = "The service that knows the callers does not answer."
     return [
-        {"filter": _details(f"contains('policy[{CALLERS}]')"), "status_code": 401, "body_format_override": _body(kind, no_token), **challenge},
+        _answer(_details(f"contains('policy[{CALLERS}]')"), kind, no_token, 401, challenge),
         # Envoy says what is wrong with the token.
-        {"filter": _details("startsWith('jwt_authn_access_denied')"), "status_code": 401, "body_format_override": _body(kind, _SAID)},
-        {
-            "filter": _details("startsWith('ext_authz_error')"),
-            "status_code": 503,
-            "body_format_override": _body("authentication_unavailable", "The service that knows the callers does not answer."),
-        },
+        _answer(_details("startsWith('jwt_authn_access_denied')"), kind, _SAID, 401),
+        _answer(_details("startsWith('ext_authz_error')"), "authentication_unavailable", nobody, 503),
         # Whoever refused it speaks for itself.
-        {"filter": {"response_flag_filter": {"flags": list(_REFUSED_OUTSIDE)}}, "body_format_override": {"text_format_source": {"inline_string": _SAID}}},
+        {"filter": _flags(*_REFUSED_OUTSIDE), "body_format_override": {"text_format_source": {"inline_string": _SAID}}},
     ]
 
 
+def _flags(*names: str) -> Object:
+    """Where Envoy answered by itself for one of these reasons."""
+    return {"response_flag_filter": {"flags": list(names)}}
+
+
 def _details(holds: str) -> Object:
-    """Where Envoy's word for why it answered by itself satisfies this."""
-    kind = "type.googleapis.com/envoy.extensions.access_loggers.filters.cel.v3.ExpressionFilter"
+    """Where Envoy's longer word for the reason satisfies this."""
+    kind = f"{_TYPE}.access_loggers.filters.cel.v3.ExpressionFilter"
     expression = {"@type": kind, "expression": f"response.code_details.{holds}"}
     return {"extension_filter": {"name": "envoy.access_loggers.extension_filters.cel", "typed_config": expression}}
 
