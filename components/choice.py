@@ -357,8 +357,7 @@ def _fitting(room: Room, taken: choice.Taken, option: Option, most: int) -> int:
     if not option.gpu:
         return most
     packing = Packing(room)
-    for size, place in sorted(((size, place) for place, sizes in taken.items() for size in sizes), reverse=True):
-        packing.take(place, size)
+    packing.put(taken)
     return sum(packing.take((option.cluster, option.gpu), option.count) for _ in range(most))
 
 

@@ -4,8 +4,7 @@ Each rule is a function that tells every breach, never only the first. Checks of
 about serving arguments in serving_rules.py.
 """
 
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 
 from components import failover_budget, fleet_plan, serving_rules
@@ -19,7 +18,7 @@ from components.serving import ModelSpec
 from components.spec import Path, Problem, closest
 from planning import capacity, failover_time
 from planning.accelerators import CPU
-from planning.capacity import Place, Room
+from planning.capacity import Packing, Place
 from planning.division import divide
 from planning.failover_time import Parts
 
@@ -372,7 +371,7 @@ def overfull(fleet: FleetSpec, region: str) -> Iterator[tuple[ClusterSpec, str, 
             if wanted.type != CPU:
                 uses.setdefault((name, wanted.type), []).extend([wanted.count] * replicas)
     room = fleet_plan.room(fleet)
-    short = _refused(room, uses)
+    short = Packing(room).put(uses)
     for cluster in fleet.clusters:
         for kind in sorted({pool.accelerator for pool in cluster.gpu_pools}):
             place = cluster.name, kind
@@ -381,14 +380,6 @@ def overfull(fleet: FleetSpec, region: str) -> Iterator[tuple[ClusterSpec, str, 
                 unbound = not any(each.quotas for each in room[place])
                 why = f"the {asked} that are needed lie too scattered" if unbound else f"quotas leave fewer than the {asked} that are needed"
                 yield cluster, kind, f"has {has} GPUs of type {kind}, and {f'{asked} are needed' if asked > has else why}"
-
-
-def _refused(room: Room, uses: Mapping[Place, Sequence[int]]) -> Counter[Place]:
-    """Replicas that find no node, by place: `uses` has the GPUs of each."""
-    packing = capacity.Packing(room)
-    return Counter(
-        place for size, place in sorted(((size, place) for place, sizes in uses.items() for size in sizes), reverse=True) if not packing.take(place, size)
-    )
 
 
 def quotas_name_clusters(fleet: FleetSpec) -> Iterator[Problem]:
@@ -407,6 +398,8 @@ def quotas_name_clusters(fleet: FleetSpec) -> Iterator[Problem]:
 
 def quotas_suffice(fleet: FleetSpec) -> Iterator[Problem]:
     """For the nodes that stand, and for those that the replicas need."""
+    if not fleet.planning.quotas:
+        return
     uses: dict[Place, list[int]] = {}
     for model in () if _names_are_doubtful(fleet) else fleet.models:
         for name, replicas in division(model.placement, model.replicas).items():
@@ -415,7 +408,7 @@ def quotas_suffice(fleet: FleetSpec) -> Iterator[Problem]:
     room = fleet_plan.room(fleet)
     unbound = {place: [replace(each, quotas=()) for each in nodes] for place, nodes in room.items()}
     # What finds no node either way is told by gpus_suffice.
-    short = _refused(room, uses) - _refused(unbound, uses)
+    short = Packing(room).put(uses) - Packing(unbound).put(uses)
     for at, quota in enumerate(fleet.planning.quotas):
         bound = [(cluster.name, pool) for cluster in fleet.clusters for pool in cluster.gpu_pools if quota.binds(cluster, pool)]
         standing = sum(pool.least_nodes * pool.gpus_per_node for _, pool in bound)

@@ -3,6 +3,7 @@
 Counts whole GPUs per accelerator type. Not memory, price or speed: those belong to sizing.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -44,6 +45,11 @@ def total(nodes: Iterable[Nodes]) -> int:
 def largest_node(nodes: Iterable[Nodes]) -> int:
     """GPUs of the largest node, 0 without nodes: the most one replica can use, as its ranks share one node."""
     return max((each.gpus_per_node for each in nodes if each.count), default=0)
+
+
+def largest_first(replicas: Mapping[Place, Iterable[int]]) -> list[tuple[int, Place]]:
+    """The order in which replicas are put on nodes, given the GPUs of each by place: where it matters whether all find one."""
+    return sorted(((size, place) for place, sizes in replicas.items() for size in sizes), reverse=True)
 
 
 def quotas_left(room: Room) -> dict[Quota, int]:
@@ -98,6 +104,10 @@ class Packing:
             del free[slot]
         return True
 
+    def put(self, replicas: Mapping[Place, Iterable[int]]) -> Counter[Place]:
+        """Puts replicas, the largest first, given the GPUs of each by place. Returns how many found no node."""
+        return Counter(place for size, place in largest_first(replicas) if not self.take(place, size))
+
     def _may_come(self, nodes: Nodes) -> bool:
         return self.grows and all(self._quotas()[quota] >= nodes.gpus_per_node for quota in nodes.quotas)
 
@@ -110,5 +120,4 @@ class Packing:
 def unplaced(nodes: Sequence[Nodes], replica_sizes: Iterable[int]) -> int:
     """How many replicas find no node, given GPUs per replica; 0 means that all fit."""
     place = ("", "")
-    packing = Packing({place: nodes})
-    return sum(not packing.take(place, size) for size in sorted(replica_sizes, reverse=True))
+    return Packing({place: nodes}).put({place: replica_sizes}).total()

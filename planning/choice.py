@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planning.capacity import Nodes, Packing, Place, Quota, Room, quotas_left, total
+from planning.capacity import Nodes, Packing, Place, Quota, Room, largest_first, quotas_left, total
 from planning.division import divide, tie_free
 
 # Up to this many options the answer is the cheapest. Above, the search ends where it is proven to be at most this much dearer than the
@@ -196,8 +196,7 @@ def fits(placement: Placement, room: Room, taken: Taken) -> bool:
     if not enough:
         return False
     packing = Packing(room)
-    replicas = sorted(((size, place) for place, sizes in asked.items() for size in sizes), reverse=True)
-    return all(packing.take(place, size) for size, place in replicas)
+    return all(packing.take(place, size) for size, place in largest_first(asked))
 
 
 # The integer program
