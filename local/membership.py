@@ -8,13 +8,13 @@ import sys
 import time
 from typing import Any
 
+from components import naming
 from kube.client import ApiError, Kube, KubeError, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from local.karmada import CLUSTER_NAMESPACE
 
 CLUSTER_API = "cluster.karmada.io/v1alpha1"
 WORK_API = "work.karmada.io/v1alpha1"
-BINDING_API = "work.karmada.io/v1alpha2"
 RBAC_API = "rbac.authorization.k8s.io/v1"
 
 # Kinds that the hub propagates. The scheduler leaves out a cluster whose reported APIs lack the kind, without a word, so
@@ -225,7 +225,7 @@ def reach(kubeconfig: str | None) -> Kube | None:
 
 def _remove(hub: Kube, name: str, *, forced: bool) -> None:
     """Deletes the Cluster object and sees to it that it goes, with its execution space."""
-    space = f"karmada-es-{name}"
+    space = naming.EXECUTION_SPACE + name
     started = time.monotonic()
     hub.delete(CLUSTER_API, "Cluster", name)
     while (cluster := hub.find(CLUSTER_API, "Cluster", name)) is not None or hub.find("v1", "Namespace", space) is not None:

@@ -9,7 +9,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from components import labels
+from components import labels, naming
 from components.placement import INFERENCE_SERVICE, SHARED_KINDS
 from kube.client import ApiError, Kube, Unreachable
 
@@ -49,7 +49,7 @@ def is_left_behind(held: Object, space: str, works: frozenset[str]) -> bool:
 def _of_member(name: str, member: Kube, hub: Kube) -> Iterator[LeftBehind]:
     held = [each for api_version, kind in _KINDS for each in member.list(api_version, kind, label_selector=_MANAGED)]
     # After the objects: a Work that is made in between must not be missed, or a new object would be taken for an old one.
-    space = f"karmada-es-{name}"
+    space = naming.EXECUTION_SPACE + name
     works = frozenset(str(work["metadata"]["name"]) for work in hub.list("work.karmada.io/v1alpha1", "Work", space))
     for each in held:
         if is_left_behind(each, space, works):

@@ -7,6 +7,7 @@ cluster as not ready and without replicas. A Work that changes is looked at anew
 
 from typing import Any
 
+from components import naming
 from kube.client import Kube
 
 _WORK = ("work.karmada.io/v1alpha1", "Work")
@@ -33,5 +34,5 @@ def release(hub: Kube) -> list[str]:
             changed = None if work["spec"].get("suspendDispatching") is False else False
             hub.patch(*_WORK, metadata["name"], {"spec": {"suspendDispatching": changed}}, metadata["namespace"])
             manifest = work["spec"]["workload"]["manifests"][0]
-            found.append(f"{manifest['kind']} {manifest['metadata']['name']} in {metadata['namespace'].removeprefix('karmada-es-')}")
+            found.append(f"{manifest['kind']} {manifest['metadata']['name']} in {metadata['namespace'].removeprefix(naming.EXECUTION_SPACE)}")
     return found

@@ -11,9 +11,6 @@ from local.node_agent.containers import Record
 
 Object = dict[str, Any]
 
-# Conditions that this module owns; those of other writers (readiness gates, disruption) are left as they are.
-OWNED = ("PodReadyToStartContainers", "Initialized", "Ready", "ContainersReady", "PodScheduled")
-
 
 def pod_status(pod: Object, previous: Object, inits: Sequence[Record], mains: Sequence[Record], *, prepared: bool, now: str) -> Object:
     """`previous`: the status before, whose times stay where nothing changed. `now` is an RFC 3339 time.
