@@ -45,7 +45,7 @@ fix: ## let the linter mend what it can
 generate: ## the generated files: arguments of vLLM, schema of the stack file, tables of pins and policies
 	@.venv/bin/python -m runtime_image.vllm_arguments
 	@.venv/bin/python -m stacks.schema
-	@.venv/bin/python -m stacks.budget
+	@.venv/bin/python -m operations.failover_budget_document
 	@.venv/bin/python -m toolchain.docs
 	@.venv/bin/python -m policies.docs
 

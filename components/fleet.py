@@ -12,23 +12,32 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components import callers, choice, failover_budget, fleet_plan, labels
-from components.choice import Choice
-from components.clusters import Cluster, ClusterArgs, ClusterSpec, ExistingDriver
-from components.control_planes import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
-from components.doors import Door, Gateways, GatewaysArgs
-from components.failover import karmada_settings
-from components.fleet_spec import FleetSpec
-from components.gpu_pools import GpuPools, GpuPoolsArgs
-from components.membership import Membership, MembershipArgs
-from components.mesh import Mesh, MeshArgs, Routes, RoutesArgs
-from components.model_artifact import ModelArtifact, ModelArtifactArgs
-from components.network_policies import NetworkPolicies, NetworkPoliciesArgs
-from components.placement import Federation, FederationArgs, Placement, PlacementArgs, division
-from components.regions import Endpoint
-from components.routes import ModelRoutes
-from components.runtime_image import RuntimeImage, RuntimeImageArgs
-from components.serving import Model, ModelArgs, ModelSpec, ModelStore, ModelStoreArgs, Runtimes, RuntimesArgs, cluster_overrides
+from components.control_planes.control_plane import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
+from components.control_planes.karmada import karmada_settings
+from components.drivers.cluster import Cluster, ClusterArgs
+from components.drivers.gpu_pools import GpuPools, GpuPoolsArgs
+from components.federation.federation import Federation, FederationArgs
+from components.federation.membership import Membership, MembershipArgs
+from components.federation.placement import Placement, PlacementArgs
+from components.mesh import callers
+from components.mesh.gateways import Door, Gateways, GatewaysArgs
+from components.mesh.mesh import Mesh, MeshArgs, Routes, RoutesArgs
+from components.mesh.regions import Endpoint
+from components.mesh.routes import ModelRoutes
+from components.serving.model_artifact import ModelArtifact, ModelArtifactArgs
+from components.serving.model_store import ModelStore, ModelStoreArgs
+from components.serving.models import Model, ModelArgs, cluster_overrides
+from components.serving.network_policies import NetworkPolicies, NetworkPoliciesArgs
+from components.serving.runtime_image import RuntimeImage, RuntimeImageArgs
+from components.serving.serving_runtimes import Runtimes, RuntimesArgs
+from planning import choice, failover_budget, fleet_plan
+from planning.choice import Choice
+from planning.division import division
+from specs import labels
+from specs.clusters import ClusterSpec
+from specs.drivers.existing import ExistingDriver
+from specs.fleet import FleetSpec
+from specs.models import ModelSpec
 
 # What each member runs before it joins: their kinds are what the hub sends.
 MEMBER_CONTROL_PLANES: tuple[ControlPlaneName, ...] = ("kserve", "istio")

@@ -12,11 +12,12 @@ import sys
 from collections.abc import Callable
 from typing import Any, NoReturn
 
+from core.errors import FleetError
+from core.files import write_atomically
 from kube.client import KubeError
 from kube.kubeconfig import KubeconfigError
 from local import rebalance
-from local.host_cluster import HostCluster, PortError, UnitError, write_atomically
-from operations.errors import FleetError
+from local.host_cluster import HostCluster, PortError, UnitError
 from toolchain.tools import ToolError
 
 Object = dict[str, Any]

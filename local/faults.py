@@ -16,16 +16,17 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from components.labels import NAMESPACE_MODELS
+from core.files import write_atomically
 from kube.client import Kube, KubeError
 from local import processes, stand_in
 from local.gateways import FRONT_DOOR, REGIONAL_GATEWAY, STREAM_RELAY
-from local.host_cluster import HostCluster, UnitError, write_atomically
+from local.host_cluster import HostCluster, UnitError
 from local.istio import UNIT as ISTIOD
 from local.node_agent.processes import members, pods_of
 from local.packet_filter import Blackhole, FilterError
 from local.supervisor import UNIT
 from local.units import Unit, read_units
+from specs.labels import NAMESPACE_MODELS
 from toolchain import paths
 
 Step = dict[str, Any]

@@ -6,11 +6,11 @@ The CPU node is played by node_agent.
 
 from typing import Any
 
-from components.labels import LABEL_ACCELERATOR, LABEL_CAPACITY_TYPE, LABEL_POOL
 from kube.client import Kube, condition
 from local import node_agent
 from local.host_cluster import HostCluster
-from planning.accelerators import ACCELERATORS
+from specs.accelerators import ACCELERATORS
+from specs.labels import LABEL_ACCELERATOR, LABEL_CAPACITY_TYPE, LABEL_POOL
 
 Object = dict[str, Any]
 

@@ -20,6 +20,7 @@ from typing import Any
 
 import yaml
 
+from core.files import write_atomically
 from local import pki, processes
 from local.down import CELL
 from local.supervisor import PORT_TAKEN, UNIT
@@ -29,7 +30,9 @@ from toolchain import paths
 # Ports of all clusters lie here, below the ephemeral range (32768 up on Linux), so that no outgoing connection of any
 # program takes one between two starts of a cluster.
 _FIRST_PORT, _BLOCK, _BLOCKS = 20000, 32, 240
+
 _LOG_LINES = 15
+
 # The first three tries of a unit whose port is taken, 0.5, 1 and 2 seconds apart.
 _PORT_TAKEN_S = 4.0
 
@@ -55,14 +58,6 @@ def _locked(path: Path) -> Generator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def write_atomically(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w") as stream:
-        stream.write(text)
-    temporary.replace(path)
 
 
 def _free(port: int) -> bool:

@@ -17,16 +17,19 @@ from kube.client import ApiError, Kube
 from local import manifests, pki
 from local.host_cluster import HostCluster, UnitError
 from local.units import HttpReady, Unit
+from specs.naming import CLUSTER_NAMESPACE
 from toolchain import tools
 
 NAMESPACE = "karmada-system"
-# Credentials of members; `karmadactl join` uses the same name on both sides.
-CLUSTER_NAMESPACE = "karmada-cluster"
 
 AGGREGATED = "karmada-aggregated-apiserver"
+
 CONTROLLERS = "karmada-controller-manager"
+
 SCHEDULER = "karmada-scheduler"
+
 WEBHOOK = "karmada-webhook"
+
 # Each starts when the one before it is ready: Karmada's controllers exit if the Cluster API does not answer, and their
 # first writes to policies and bindings pass through the webhook.
 UNITS = (AGGREGATED, WEBHOOK, CONTROLLERS, SCHEDULER)
@@ -52,6 +55,7 @@ UNUSED_CONTROLLERS = (
 LEAN = {"GOGC": "50"}
 
 Object = dict[str, Any]
+
 Positive = Annotated[float, Field(gt=0)]
 
 

@@ -12,9 +12,10 @@ from typing import Any
 
 import yaml
 
+from core.files import write_atomically
 from kube.client import Kube
 from local import pki
-from local.host_cluster import HostCluster, merge_kubeconfigs, write_atomically
+from local.host_cluster import HostCluster, merge_kubeconfigs
 from local.units import HttpReady, Unit
 from toolchain import tools
 

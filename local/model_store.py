@@ -7,10 +7,10 @@ All clusters share the folder STATE/models, read-only by habit: it stands for wh
 
 from typing import Any
 
-from components.labels import MODEL_STORE, NAMESPACE_MODELS, metadata
 from kube.client import ApiError, Kube
 from local import registry, tiny_model
 from local.host_cluster import HostCluster
+from specs.labels import MODEL_STORE, NAMESPACE_MODELS, metadata
 from toolchain import paths
 
 Object = dict[str, Any]

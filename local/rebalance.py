@@ -7,9 +7,9 @@ asked for, by a WorkloadRebalancer.
 import sys
 from typing import Any
 
-from components.labels import NAMESPACE_MODELS, TAINT_LOST
 from kube.client import Kube, KubeError, condition
 from local.host_cluster import all_clusters
+from specs.labels import NAMESPACE_MODELS, TAINT_LOST
 
 # Karmada removes the request by itself, this long after it was met.
 _KEEP_S = 60

@@ -11,11 +11,12 @@ import threading
 from pathlib import Path
 from typing import Any
 
-from local.host_cluster import HostCluster, write_atomically
+from core.files import write_atomically
+from local.host_cluster import HostCluster
 from local.units import HttpReady, Unit
-from runtime_image.artifact import image, reference, store, transfer
-from runtime_image.artifact.reference import Reference
-from runtime_image.artifact.registry import Registry
+from oci import image, reference, store, transfer
+from oci.reference import Reference
+from oci.registry import Registry
 from toolchain import tools
 
 Object = dict[str, Any]

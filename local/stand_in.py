@@ -1,7 +1,7 @@
 """Stand-ins of a drill: servers of ours in place of a model's pods, so that a small machine can serve high rates.
 
 Processes of the clusters, which die and freeze with their region, and Istio objects put straight into the members: a model of
-a drill is in no stack file and not on the hub. The objects are those of components/mesh.py.
+a drill is in no stack file and not on the hub. The objects are those of components/mesh/mesh.py.
 """
 
 import contextlib
@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components import labels
 from kube.client import ApiError, Kube
 from local.host_cluster import HostCluster
 from local.units import HttpReady, Unit
+from specs import labels
 from toolchain import tools
 
 # The model with the settings of the stack, and one with those to compare with. Both are names of units and of ports too.

@@ -20,10 +20,13 @@ from typing import Any
 
 import httpx
 
-from components import routes
-from components.fleet_spec import FleetSpec
-from components.regions import Endpoint
-from components.routes import ModelRoutes
+from components.mesh import routes
+from components.mesh.regions import Endpoint
+from components.mesh.routes import ModelRoutes
+from core.errors import FleetError
+from core.exclusive import exclusive
+from core.machine import here
+from core.progress import Progress
 from kube.client import KubeError
 from local import stand_in
 from local.faults import FaultError, Journal, heal_left_over, remove_stand_ins_step
@@ -32,12 +35,9 @@ from local.host_cluster import HostCluster, UnitError
 from operations.drill import load
 from operations.drill.analysis import Request, Spread, spread
 from operations.drill.load import Traffic
-from operations.errors import FleetError
-from operations.exclusive import exclusive
-from operations.machine import here
-from operations.progress import Progress
 from operations.stack_file import read_fleet
 from operations.status import table
+from specs.fleet import FleetSpec
 from toolchain import paths, tools
 
 DIRECT, REGIONAL, DOORS, RELAY = "direct", "regional gateway", "both doors", "both doors and relay"

@@ -17,6 +17,9 @@ from typing import Any
 
 import httpx
 
+from core.errors import FleetError
+from core.exclusive import exclusive
+from core.progress import Progress
 from kube.client import Kube
 from local import faults, rebalance
 from local.host_cluster import all_clusters
@@ -24,13 +27,10 @@ from operations import left_behind, status, stuck_works
 from operations import token as tokens
 from operations.bench import command as bench_command
 from operations.drill import command as drill_command
-from operations.errors import FleetError
-from operations.exclusive import exclusive
 from operations.image import command as image_command
 from operations.model import command as model_command
 from operations.plan import command as plan_command
 from operations.preview import command as preview_command
-from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend, run_up, select
 from operations.versions import command as versions_command
 from toolchain import paths, tools

@@ -9,9 +9,9 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from components import labels, naming
-from components.placement import INFERENCE_SERVICE, SHARED_KINDS
+from components.federation.propagation import INFERENCE_SERVICE, SHARED_KINDS
 from kube.client import ApiError, Kube, Unreachable
+from specs import labels, naming
 
 _TIMEOUT_S = 5.0
 _MANAGED = f"karmada.io/managed=true,{labels.LABEL_PART_OF}={labels.PART_OF}"

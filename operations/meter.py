@@ -2,8 +2,8 @@
 
 import time
 
-from operations.progress import Progress
-from runtime_image.artifact.blobs import Seen
+from core.progress import Progress
+from oci.blobs import Seen
 
 # Between two lines about one large blob.
 _TELL_EVERY_S = 5.0

@@ -4,11 +4,11 @@ import random
 import time
 from typing import Any
 
-from components import choice
-from components.fleet_spec import FleetEntry
-from components.spec import parse
-from operations.machine import here
+from core.machine import here
 from operations.status import table
+from planning import choice
+from specs.base import parse
+from specs.fleet import FleetEntry
 
 SIZES = ((20, 20), (50, 20), (100, 100))
 _POOLS = (("H100", 8), ("A100", 8), ("L40S", 4), ("H200", 8))

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from operations.errors import FleetError
+from core.errors import FleetError
 from toolchain import env, paths, tools
 
 SIZES = ((50, 20), (100, 40))

@@ -15,9 +15,9 @@ from pulumi import automation
 from pulumi.automation import errors as pulumi_errors
 from pulumi.automation import events
 
+from core.errors import FleetError
+from core.progress import Progress
 from local.down import RUN
-from operations.errors import FleetError
-from operations.progress import Progress
 from toolchain import env, paths
 
 # What the engine calls an operation, and what we print. Reads and unchanged resources are not worth a line.

@@ -3,11 +3,11 @@
 from pathlib import Path
 from typing import Any, cast
 
-from components.choice import Kept, Resolved
-from components.fleet_spec import FleetEntry, FleetSpec
-from components.spec import SpecError, dates_as_text
-from operations.errors import FleetError
-from stacks.config import choices_file, kept_choices, read_yaml, resolve_fleet
+from core.errors import FleetError
+from planning.choice import Kept, Resolved
+from planning.stack_file import choices_file, kept_choices, read_yaml, resolve_fleet
+from specs.base import SpecError, dates_as_text
+from specs.fleet import FleetEntry, FleetSpec
 from toolchain import paths
 
 FOLDER = paths.REPO / "stacks"

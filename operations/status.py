@@ -7,10 +7,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
-from components.labels import LABEL_ACCELERATOR, LABEL_MODEL
 from kube.client import ApiError, Kube, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from local.host_cluster import HostCluster
+from specs.labels import LABEL_ACCELERATOR, LABEL_MODEL
 
 MODELS_NAMESPACE = "models"
 _TIMEOUT_S = 2.0

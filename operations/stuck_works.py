@@ -7,8 +7,8 @@ cluster as not ready and without replicas. A Work that changes is looked at anew
 
 from typing import Any
 
-from components import naming
 from kube.client import Kube
+from specs import naming
 
 _WORK = ("work.karmada.io/v1alpha1", "Work")
 _REASON, _NOTE = "ReCreateFailed", "already exists"

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from operations.errors import FleetError
+from core.errors import FleetError
 
 
 def add_option(command: argparse.ArgumentParser) -> None:

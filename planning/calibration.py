@@ -6,9 +6,9 @@ The time of a step gives the share of the memory's bandwidth, the time to the fi
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planning.accelerators import Accelerator
 from planning.model_size import Shape
 from planning.sizing import Efficiency, Engine, Load, first_token, prompt_seconds, step_seconds
+from specs.accelerators import Accelerator
 
 # Shares that are looked for. Outside something else was measured: a prompt from the cache, another GPU, a queue.
 _LEAST, _MOST = 0.02, 1.0

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from specs.gpu_pools import GpuPoolSpec
+
 
 @dataclass(frozen=True, kw_only=True)
 class Quota:
@@ -34,6 +36,7 @@ class Nodes:
 
 # Cluster and GPU type.
 Place = tuple[str, str]
+
 Room = Mapping[Place, Sequence[Nodes]]
 
 
@@ -121,3 +124,8 @@ def unplaced(nodes: Sequence[Nodes], replica_sizes: Iterable[int]) -> int:
     """How many replicas find no node, given GPUs per replica; 0 means that all fit."""
     place = ("", "")
     return Packing({place: nodes}).put({place: replica_sizes}).total()
+
+
+def nodes_of(pools: tuple[GpuPoolSpec, ...], accelerator: str) -> list[Nodes]:
+    """The nodes with this GPU type, over all pools of a cluster."""
+    return [Nodes(count=pool.most_nodes, gpus_per_node=pool.gpus_per_node) for pool in pools if pool.accelerator == accelerator]

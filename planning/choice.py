@@ -1,406 +1,426 @@
-"""Which clusters serve a model, on which GPUs, with how many replicas: the cheapest way that keeps every constraint.
+"""What a stack file leaves open is chosen here: accelerator, replicas and clusters of a model. FleetEntry in, FleetSpec out.
 
-Models share GPU pools, and a replica is whole: this is an integer program, given to HiGHS by its own Python package, highspy.
-No time limit, one thread and a fixed seed: the answer depends on its input and not on the machine. docs/decisions/0012 says why
-this solver. Where the weights of a placement are written, Karmada's division decides how replicas lie: those models are searched one
-by one, before the rest.
-
-`Wanted` names everything that a model asks; what an option costs and answers is computed by who calls.
+The arithmetic is planning/choice.py. A choice that was kept (stacks/choices.<env>.yaml) is used as it stands while it is possible, so
+that neither a price nor another model moves what is deployed: docs/decisions/0012-planner.md. The rest of the program sees complete
+models and does not know what was chosen.
 """
 
-import itertools
+import datetime as dt
 import math
-from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Annotated, Any
 
-from planning.capacity import Nodes, Packing, Place, Quota, Room, largest_first, quotas_left, total
-from planning.division import divide, tie_free
+from pydantic import Field
 
-# Up to this many options the answer is the cheapest. Above, the search ends where it is proven to be at most this much dearer than the
-# cheapest, or after so many steps: each takes longer there, and what they still find is a per mille. No limit is a time.
-_EXACT_OPTIONS = 60
-_GAP = 0.005
-_STEPS = 40_000
-"""Times options."""
-# Of a larger problem each model is first offered so many options, then more where that is too few.
-_OFFERED = 16
-# Between options of equal cost the earlier ones of the stack file win, fewer clusters and fewer replicas. In dollars an hour: less than any price differs.
-_TIE = 1e-5
-# Ways to put a model of written weights on GPU types that are looked at one by one.
-_COMBINATIONS = 5000
+from planning import losses, solver
+from planning.capacity import Packing, Place, Room
+from planning.conflicts import contradictions
+from planning.division import divide, division, policy_weights
+from planning.losses import Served
+from planning.prices import HOURS_PER_MONTH
+from planning.solver import Key, Option, Placed, Placement, Wanted, hourly, key
+from planning.supply import Market, wanted_of
+from specs.accelerators import CPU
+from specs.base import Problem, Spec
+from specs.fleet import FleetBase, FleetEntry, FleetSpec
+from specs.gpu_pools import AcceleratorSpec
+from specs.models import ModelEntry, ModelSpec, Replicas
+from specs.placement import PlacementClusterSpec, PlacementSpec
 
-
-# Cluster, GPU type and count: what tells one option of a model from another.
-Key = tuple[str, str, int]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """One way to run a replica in one cluster."""
-
-    cluster: str
-    region: str
-    gpu: str
-    """GPU type; empty where it needs none."""
-    count: int
-    rate: float
-    """Requests per second within the objectives; 1 where no load is declared, and replicas are counted."""
-    dollars: float
-    """By the hour."""
+# Rounds in which room is kept back for what moves after a loss.
+_ROUNDS = 30
+# Numbers of replicas that are tried, from two numbers on, where a model is to be spread.
+_NUMBERS = 8
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wanted:
-    """One model, and what its placement must keep."""
+class KeptModel(Spec):
+    """What was chosen for one model."""
 
-    name: str
-    options: tuple[Option, ...]
-    rate: float
-    """That all replicas together must answer."""
-    replicas: int | None = None
-    """A written number."""
-    weights: Mapping[str, int] | None = None
-    """By cluster, where they are written: replicas are divided by them."""
-    least_clusters: int = 1
-    """With replicas; in two regions or more if it is above 1."""
-    survivors_rate: float | None = None
-    """That the replicas outside of any one region must answer."""
-    ready: Mapping[Key, int] | None = None
-    """How many replicas each option has room for when those of a lost region come; `replicas` must be given too."""
-    current: frozenset[Key] = frozenset()
-    """(cluster, GPU type, count) that it runs on: these are preferred."""
-    loyalty: float = 0.0
-    """Share by which another place must be cheaper than a current one."""
-    without: tuple[frozenset[Key], ...] = ()
-    """Sets of (cluster, GPU type, count) not to be used all together: answers that were seen."""
+    chosen: dt.date
+    replicas: Replicas
+    clusters: Annotated[tuple[PlacementClusterSpec, ...], Field(min_length=1)]
+    """With the weights and GPUs that were chosen."""
+
+
+class Kept(Spec):
+    """Choices that stand: the file stacks/choices.<env>.yaml."""
+
+    models: dict[str, KeptModel] = Field(default_factory=dict[str, KeptModel])
+
+
+NOTHING_KEPT = Kept()
 
 
 @dataclass(frozen=True, kw_only=True)
-class Placed:
-    """Replicas of a model in one cluster."""
+class Choice:
+    """What was chosen for one model."""
 
-    option: Option
-    replicas: int
+    model: str
+    placement: Placement
+    kept: dt.date | None
+    """Since when it stands; None for a new one."""
+    gone: str
+    """Why what was kept is not used; empty where it is, and where there was nothing."""
+    options: int
+    """Ways to run a replica that were looked at."""
 
-
-Placement = tuple[Placed, ...]
-# Replicas that lie there already: the GPUs of each.
-Taken = Mapping[Place, Sequence[int]]
-
-
-def hourly(placement: Placement) -> float:
-    """Dollars an hour."""
-    return sum(each.replicas * each.option.dollars for each in placement)
-
-
-def key(option: Option) -> Key:
-    return option.cluster, option.gpu, option.count
+    @property
+    def dollars_per_month(self) -> float:
+        return hourly(self.placement) * HOURS_PER_MONTH
 
 
-def taken_by(placements: Iterable[Placement]) -> dict[Place, list[int]]:
-    found: dict[Place, list[int]] = {}
-    for placement in placements:
-        for each in placement:
-            if each.option.gpu:
-                found.setdefault((each.option.cluster, each.option.gpu), []).extend([each.option.count] * each.replicas)
-    return found
+@dataclass(frozen=True, kw_only=True)
+class Resolved:
+    """A fleet with everything decided."""
+
+    fleet: FleetSpec
+    choices: tuple[Choice, ...]
+    problems: tuple[Problem, ...]
+    """Of models for which there is no choice: they are not in the fleet."""
+    places: tuple[int, ...]
+    """Of each model of the fleet its place in the stack file."""
+    market: Market
 
 
-def together(*several: Taken) -> dict[Place, list[int]]:
-    return {place: [size for each in several for size in each.get(place, ())] for place in {place for each in several for place in each}}
+# The choice
+
+# Chooses what is not fixed, beside what is; None where that cannot be.
+_Rest = Callable[[Mapping[str, Placement]], dict[str, Placement] | None]
 
 
-def choose(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Placement] | None:
-    """The cheapest placements of all models together; None where there are none."""
-    found: dict[str, Placement] = {}
-    free: list[Wanted] = []
-    for model in models:
-        if model.weights is None:
-            free.append(model)
-            continue
-        placement = _divided(model, room, together(taken, taken_by(found.values())))
-        if placement is None:
-            return None
-        found[model.name] = placement
-    if free:
-        solved = _solve(free, room, together(taken, taken_by(found.values())))
-        if solved is None:
-            return None
-        found |= solved
-    return found
+def resolve(entry: FleetEntry, kept: Kept = NOTHING_KEPT, *, anew: bool = False) -> Resolved:
+    """Decides what a stack file leaves open. anew: kept choices may be moved, where that saves enough."""
+    market = Market(entry)
+    complete = {model.name: _complete(model) for model in entry.models if model.complete}
+    wanted = {model.name: wanted_of(market, model, frozenset(_keys(model, kept.models.get(model.name)))) for model in entry.models if not model.complete}
+    taken = solver.taken_by(_lies(market, each) for each in complete.values())
+    standing: dict[str, Placement] = {}
+    gone: dict[str, str] = {}
+    for name, each in wanted.items():
+        if name in kept.models:
+            placement, why = _as_kept(each, kept.models[name], market, solver.together(taken, solver.taken_by(standing.values())))
+            if placement is None:
+                gone[name] = why
+            else:
+                standing[name] = placement
+    entries = {model.name: model for model in entry.models}
+    lacking = _missing(market, [*complete.values(), *(_completed(market, entries[name], each) for name, each in standing.items())], standing.keys())[1]
+    for name in [name for name in standing if name in lacking and _tier(entries[name])]:
+        gone[name] = "its replicas would not find room any more after the loss of a region"
+        del standing[name]
+
+    def choose_rest(fixed: Mapping[str, Placement]) -> dict[str, Placement] | None:
+        rest = [each for name, each in wanted.items() if name not in fixed]
+        if not rest:
+            return dict(fixed)
+        found = _with_standby(market, entry, rest, complete, fixed, solver.together(taken, solver.taken_by(fixed.values())))
+        return None if found is None else {**fixed, **found}
+
+    chosen = _anew(standing, choose_rest, market.fleet.planning.move_above_percent / 100) if anew else choose_rest(standing)
+    problems: list[Problem] = []
+    if chosen is None:
+        chosen = standing
+        rest = [each for name, each in wanted.items() if name not in standing]
+        problems = list(contradictions(market, entry, rest, solver.together(taken, solver.taken_by(standing.values()))))
+    models: list[ModelSpec] = []
+    places: list[int] = []
+    for at, model in enumerate(entry.models):
+        if model.name in complete or model.name in chosen:
+            models.append(complete.get(model.name) or _completed(market, model, chosen[model.name]))
+            places.append(at)
+    values = {name: getattr(entry, name) for name in FleetBase.model_fields}
+    choices = [
+        Choice(
+            model=name,
+            placement=chosen[name],
+            kept=kept.models[name].chosen if name in standing and _counts(standing[name]) == _counts(chosen[name]) else None,
+            gone=gone.get(name, ""),
+            options=len(model.options),
+        )
+        for name, model in wanted.items()
+        if name in chosen
+    ]
+    fleet = FleetSpec.model_construct(_fields_set=set(entry.model_fields_set), **values, models=tuple(models))
+    return Resolved(fleet=fleet, choices=tuple(choices), problems=tuple(problems), places=tuple(places), market=market)
 
 
-def second_best(model: Wanted, chosen: Placement, room: Room, taken: Taken) -> Placement | None:
-    """The cheapest placement on other GPUs, else in other clusters; the rest of the fleet as it is. None: there is no other."""
-    used = {(each.option.gpu, each.option.count) for each in chosen}
-    others = tuple(each for each in model.options if (each.gpu, each.count) not in used)
-    plain = replace(model, current=frozenset(), loyalty=0.0)
-    for candidate in (replace(plain, options=others), replace(plain, without=(*model.without, frozenset(key(each.option) for each in chosen)))):
-        if found := choose([candidate], room, taken):
-            return found[model.name]
-    return None
-
-
-# Written weights
-
-
-def _divided(model: Wanted, room: Room, taken: Taken) -> Placement | None:
-    """Tries numbers of replicas from the least that could answer enough, until more of them cannot be cheaper than what was found."""
-    weights = tie_free(model.weights or {})
-    options = {name: [each for each in model.options if each.cluster == name] for name in weights}
-    usable = [each for name in weights for each in options[name]]
-    if not usable:
-        return None
-    cheapest = min(each.dollars for each in usable)
-    slowest = min(each.rate for each in usable)
-    most = model.replicas or max(len(weights) * model.least_clusters, 4 * math.ceil(model.rate / slowest) + len(weights) * max(weights.values()))
-    least = max(1, math.ceil(model.rate / max(each.rate for each in usable) - 1e-9))
-    best: Placement | None = None
-    for replicas in [model.replicas] if model.replicas else range(least, min(most, 2000) + 1):
-        if best is not None and replicas * cheapest >= _cost(model, best):
-            break
-        shares = {name: count for name, count in divide(replicas, weights).items() if count}
-        for ways in itertools.islice(itertools.product(*(options[name] for name in shares)), _COMBINATIONS):
-            placement = tuple(Placed(option=way, replicas=shares[way.cluster]) for way in ways)
-            if keeps(model, placement) and (best is None or _cost(model, placement) < _cost(model, best) - _TIE) and fits(placement, room, taken):
-                best = placement
-    return best
-
-
-def _cost(model: Wanted, placement: Placement) -> float:
-    return sum(each.replicas * _dollars(model, each.option) for each in placement)
-
-
-def _dollars(model: Wanted, option: Option) -> float:
-    return option.dollars * (1 - model.loyalty) if key(option) in model.current else option.dollars
-
-
-def keeps(model: Wanted, placement: Placement) -> bool:
-    """Whether a placement answers enough from enough places. Not whether it finds room."""
-    regions = {each.option.region for each in placement}
-    if len(placement) < model.least_clusters or (model.least_clusters > 1 and len(regions) < 2):
-        return False
-    rates = {region: sum(each.replicas * each.option.rate for each in placement if each.option.region == region) for region in regions}
-    whole = sum(rates.values())
-    keys = {key(each.option) for each in placement}
-    survive = model.survivors_rate is None or all(whole - rate >= model.survivors_rate - 1e-9 for rate in rates.values())
-    return whole >= model.rate - 1e-9 and survive and not any(each <= keys for each in model.without)
-
-
-def fits(placement: Placement, room: Room, taken: Taken) -> bool:
-    """Whether every replica finds a node."""
-    asked = {place: sizes for place, sizes in together(taken, taken_by([placement])).items() if place[1]}
-    # Mostly too much is asked by far, and counting tells it at once.
-    enough = all(sum(sizes) <= total(room.get(place, ())) for place, sizes in asked.items())
-    if not enough:
-        return False
-    packing = Packing(room)
-    return all(packing.take(place, size) for size, place in largest_first(asked))
-
-
-# The integer program
-
-
-class _Program:
-    """Rows and columns, as HiGHS takes them."""
-
-    def __init__(self) -> None:
-        self.cost: list[float] = []
-        self.upper: list[float] = []
-        self._index: list[int] = []
-        self._value: list[float] = []
-        self._start: list[int] = [0]
-        self._low: list[float] = []
-        self._high: list[float] = []
-
-    def column(self, cost: float, upper: float) -> int:
-        """A whole number from 0."""
-        self.cost.append(cost)
-        self.upper.append(upper)
-        return len(self.cost) - 1
-
-    def row(self, entries: Iterable[tuple[int, float]], *, low: float = -math.inf, high: float = math.inf) -> None:
-        for index, value in entries:
-            self._index.append(index)
-            self._value.append(value)
-        self._start.append(len(self._index))
-        self._low.append(low)
-        self._high.append(high)
-
-    def solve(self, *, exact: bool) -> list[int] | None:
-        # A quarter of a second that a fleet with nothing to choose need not wait, at every preview.
-        import numpy as np  # noqa: PLC0415
-        from highspy import Highs, HighsLp, HighsModelStatus, HighsVarType, MatrixFormat  # noqa: PLC0415
-
-        program = HighsLp()
-        program.num_col_, program.num_row_ = len(self.cost), len(self._low)
-        program.col_cost_, program.col_lower_, program.col_upper_ = np.array(self.cost), np.zeros(len(self.cost)), np.array(self.upper)
-        program.row_lower_, program.row_upper_ = np.array(self._low), np.array(self._high)
-        program.a_matrix_.format_ = MatrixFormat.kRowwise
-        program.a_matrix_.start_ = np.array(self._start)
-        program.a_matrix_.index_, program.a_matrix_.value_ = np.array(self._index), np.array(self._value)
-        program.integrality_ = [HighsVarType.kInteger] * len(self.cost)
-        solver = Highs()
-        limits = {"mip_rel_gap": 0.0 if exact else _GAP, "mip_abs_gap": 0.0, "mip_max_nodes": _STEPS // len(self.cost) + 1}
-        options = {"output_flag": False, "threads": 1, "random_seed": 0, **limits}
-        for name, value in options.items():
-            solver.setOptionValue(name, value)
-        solver.passModel(program)
-        solver.run()
-        solved = solver.getModelStatus() == HighsModelStatus.kOptimal
-        if not solved and not math.isfinite(solver.getInfo().mip_gap):
-            return None
-        return [round(value) for value in solver.getSolution().col_value]
-
-
-def exact(models: Sequence[Wanted]) -> bool:
-    """Whether there are so few options that the answer is the cheapest."""
-    return sum(len(each.options) for each in models) <= _EXACT_OPTIONS
-
-
-def _solve(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Placement] | None:
-    offered = max((len(each.options) for each in models), default=0) if exact(models) else _OFFERED
+def _anew(standing: Mapping[str, Placement], choose_rest: _Rest, least: float) -> dict[str, Placement] | None:
+    """All models chosen again; those that would save less than the share `least` stay where they are."""
+    fixed: dict[str, Placement] = {}
     while True:
-        found = _offer([replace(each, options=_best(each, offered, at)) for at, each in enumerate(models)], room, taken)
-        if found is not None or all(len(each.options) <= offered for each in models):
+        found = choose_rest(fixed)
+        if found is None:
+            return choose_rest(standing)
+        stay = {name for name, placement in standing.items() if hourly(found[name]) > (1 - least) * hourly(placement)} - set(fixed)
+        if not stay:
             return found
-        offered *= 4
+        fixed |= {name: standing[name] for name in stay}
 
 
-def _best(model: Wanted, count: int, shift: int) -> tuple[Option, ...]:
-    """Half of them the cheapest for what they answer, half from the rest: not the same for each model, as not all can have the cheapest.
-
-    In the order that they have.
-    """
-    ranked = sorted(range(len(model.options)), key=lambda at: (_dollars(model, model.options[at]) / model.options[at].rate, at))
-    if len(ranked) > count:
-        rest = ranked[count // 2 :]
-        every = len(rest) // (count // 2)
-        ranked = [*ranked[: count // 2], *rest[shift % every :: every]]
-    return tuple(model.options[at] for at in sorted(ranked))
+def _complete(model: ModelEntry) -> ModelSpec:
+    """Of an entry with nothing open."""
+    return _spec(model, accelerator=model.accelerator, replicas=model.replicas, clusters=model.placement.clusters)
 
 
-def _offer(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Placement] | None:
-    program = _Program()
-    columns: list[tuple[Wanted, list[int]]] = []
-    uses: dict[Place, list[tuple[int, int]]] = {}
-    for model in models:
-        if not model.options:
+def _spec(model: ModelEntry, **chosen: Any) -> ModelSpec:
+    clusters = chosen.pop("clusters")
+    fields = {name: getattr(model.placement, name) for name in PlacementSpec.model_fields if name != "clusters"}
+    placement = PlacementSpec.model_construct(_fields_set=model.placement.model_fields_set | {"clusters"}, **fields, clusters=clusters)
+    values = {name: getattr(model, name) for name in ModelSpec.model_fields if name not in {*chosen, "placement"}}
+    return ModelSpec.model_construct(_fields_set=model.model_fields_set | {*chosen, "placement"}, **values, **chosen, placement=placement)
+
+
+def _completed(market: Market, model: ModelEntry, placement: Placement) -> ModelSpec:
+    """The entry with what was chosen."""
+    order = {cluster.name: at for at, cluster in enumerate(market.fleet.clusters)}
+    main = max(placement, key=lambda each: (each.replicas, -order[each.option.cluster])).option
+    accelerator = model.accelerator or _accelerator(main)
+    written = model.placement.clusters
+    shares = {each.option.cluster: each for each in placement}
+    clusters: list[PlacementClusterSpec] = []
+    for name, weight in {each.name: each.weight for each in written}.items() if written else ((name, each.replicas) for name, each in shares.items()):
+        here = _accelerator(shares[name].option) if name in shares else accelerator
+        own = here if here != accelerator else None
+        clusters.append(PlacementClusterSpec.model_construct(name=name, weight=weight, accelerator=own))
+    return _spec(model, accelerator=accelerator, replicas=sum(each.replicas for each in placement), clusters=tuple(clusters))
+
+
+def _accelerator(option: Option) -> AcceleratorSpec:
+    return AcceleratorSpec(type=option.gpu or CPU, count=option.count)
+
+
+def _lies(market: Market, model: ModelSpec) -> Placement:
+    """A decided model as a placement: its rates and prices do not matter."""
+    placed: list[Placed] = []
+    for name, replicas in division(model.placement, model.replicas).items():
+        cluster = market.fleet.by_name.get(name)
+        accelerator = model.accelerator_in(name)
+        if cluster is not None and replicas:
+            gpu = "" if accelerator.type == CPU else accelerator.type
+            option = Option(cluster=name, region=cluster.region, gpu=gpu, count=accelerator.count, rate=0.0, dollars=0.0)
+            placed.append(Placed(option=option, replicas=replicas))
+    return tuple(placed)
+
+
+# What was kept
+
+
+def _keys(model: ModelEntry, kept: KeptModel | None) -> Iterator[Key]:
+    for each in kept.clusters if kept else ():
+        accelerator = each.accelerator or model.accelerator
+        if accelerator is not None:
+            yield each.name, "" if accelerator.type == CPU else accelerator.type, accelerator.count
+
+
+def _as_kept(model: Wanted, kept: KeptModel, market: Market, taken: solver.Taken) -> tuple[Placement | None, str]:
+    """The kept placement, or why it cannot stand any more."""
+    placement = _same_placement(model, kept)
+    if placement is None:
+        return None, "its clusters or GPUs are not to be had any more, or do not keep the objectives"
+    if model.replicas is not None and model.replicas != kept.replicas:
+        return None, f"`replicas` is {model.replicas} now, and was {kept.replicas}"
+    if not solver.keeps(model, placement):
+        return None, f"its {kept.replicas} replicas do not answer the load, or lie in too few clusters"
+    if not solver.fits(placement, market.room, taken):
+        return None, "the nodes there have no room for it any more"
+    return placement, ""
+
+
+def _same_placement(model: Wanted, kept: KeptModel) -> Placement | None:
+    weights = model.weights or {each.name: each.weight for each in kept.clusters}
+    options = {key(each): each for each in model.options}
+    accelerators = {each.name: each.accelerator for each in kept.clusters}
+    placed: list[Placed] = []
+    for name, replicas in divide(kept.replicas, solver.tie_free(weights)).items():
+        accelerator = accelerators.get(name)
+        if not replicas:
+            continue
+        option = options.get((name, "" if accelerator.type == CPU else accelerator.type, accelerator.count)) if accelerator else None
+        if option is None:
             return None
-        numbers = _columns(program, model, room)
-        columns.append((model, numbers))
-        for column, option in zip(numbers, model.options, strict=True):
-            if option.gpu:
-                uses.setdefault((option.cluster, option.gpu), []).append((column, option.count))
-    growth: dict[Quota, list[tuple[int, int]]] = {}
-    # Where nothing new may lie, what lies there still takes of the quotas.
-    for place in dict.fromkeys((*uses, *(place for place in taken if any(each.quotas for each in room.get(place, ()))))):
-        _room(program, uses.get(place, ()), room.get(place, ()), taken.get(place, ()), growth)
-    for quota, left in quotas_left(room).items():
-        program.row(growth.get(quota, ()), high=left)
-    answer = program.solve(exact=exact(models))
-    if answer is None:
+        placed.append(Placed(option=option, replicas=replicas))
+    return tuple(placed)
+
+
+def _counts(placement: Placement) -> dict[tuple[str, str, int], int]:
+    return {key(each.option): each.replicas for each in placement}
+
+
+def keep(resolved: Resolved, today: dt.date) -> Kept:
+    """What to write into the file of choices: those of this fleet; the date of one that did not change stays."""
+    specs = {model.name: model for model in resolved.fleet.models}
+    models: dict[str, KeptModel] = {}
+    for each in resolved.choices:
+        spec = specs[each.model]
+        clusters = [
+            PlacementClusterSpec.model_construct(name=cluster.name, weight=cluster.weight, accelerator=spec.accelerator_in(cluster.name))
+            for cluster in spec.placement.clusters
+        ]
+        models[each.model] = KeptModel.model_construct(chosen=each.kept or today, replicas=spec.replicas, clusters=tuple(clusters))
+    return Kept.model_construct(models=models)
+
+
+# What is ready for a loss
+
+
+def _with_standby(
+    market: Market, entry: FleetEntry, models: Sequence[Wanted], complete: Mapping[str, ModelSpec], standing: Mapping[str, Placement], taken: solver.Taken
+) -> dict[str, Placement] | None:
+    """Chooses so that the replicas of a lost region find room elsewhere.
+
+    Also those of the models that are decided already, unless they find none as it is.
+    """
+    entries = {model.name: model for model in entry.models}
+
+    def missing(placements: Mapping[str, Placement], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:
+        placed = (_completed(market, entries[name], each) for name, each in {**standing, **placements}.items())
+        return _missing(market, [*complete.values(), *placed], asked)
+
+    first = solver.choose(models, market.room, taken)
+    if first is None:
         return None
-    found: dict[str, Placement] = {}
-    for model, numbers in columns:
-        found[model.name] = tuple(Placed(option=each, replicas=answer[at]) for at, each in zip(numbers, model.options, strict=True) if answer[at])
-    return found
+    lacking = partial(missing, asked=entries.keys() - missing({}, entries.keys())[1])
+    found, left = _kept_back(market, models, taken, first, lacking)
+    few = solver.exact(models)
+    if not left and (found is first or not few):
+        return found
+    tried = [_spread(market, models, taken, start, lacking) for start in ((found, first) if few else (found,))]
+    return min((each for each, left in tried if not left), key=lambda each: sum(map(hourly, each.values())), default=None)
 
 
-def _columns(program: _Program, model: Wanted, room: Room) -> list[int]:
-    """The columns of one model's replicas, one for each option, with all that they must keep."""
-    options = model.options
-    replicas: list[int] = []
-    used: list[int] = []
-    several = Counter(option.cluster for option in options)
-    for at, option in enumerate(options):
-        fewest = math.ceil(max(model.rate, model.survivors_rate or 0.0) / option.rate) + model.least_clusters
-        there = sum(each.count * (each.gpus_per_node // option.count) for each in room.get((option.cluster, option.gpu), ())) if option.gpu else fewest
-        most = min(there, model.replicas or fewest)
-        number = program.column(_dollars(model, option) + (at + 1) * _TIE / len(options), most)
-        place = program.column(_TIE, 1)
-        program.row([(number, 1), (place, -1)], low=0)
-        if several[option.cluster] > 1 or model.without:
-            # A replica makes the place used. Where nothing forbids the use of a place this only weakens the bound.
-            program.row([(number, 1), (place, -most)], high=0)
-        replicas.append(number)
-        used.append(place)
-    program.row(((column, option.rate) for column, option in zip(replicas, options, strict=True)), low=model.rate)
-    if model.replicas is not None:
-        program.row(((column, 1) for column in replicas), low=model.replicas, high=model.replicas)
-    for cluster in [name for name, count in several.items() if count > 1]:
-        # One override of the accelerator for each model and cluster.
-        program.row(((column, 1) for column, option in zip(used, options, strict=True) if option.cluster == cluster), high=1)
-    if model.least_clusters > 1:
-        program.row(((column, 1) for column in used), low=model.least_clusters)
-    for region in dict.fromkeys(option.region for option in options):
-        if model.least_clusters > 1:
-            program.row(((column, 1) for column, option in zip(used, options, strict=True) if option.region != region), low=1)
-        if model.survivors_rate is not None:
-            outside = ((column, option.rate) for column, option in zip(replicas, options, strict=True) if option.region != region)
-            program.row(outside, low=model.survivors_rate)
-        if model.ready is not None and model.replicas is not None:
-            _ready(program, model.ready, model.replicas, list(zip(replicas, options, strict=True)), region)
-    for seen in model.without:
-        here = [column for column, option in zip(used, options, strict=True) if key(option) in seen]
-        if len(here) == len(seen):
-            program.row(((column, 1) for column in here), high=len(seen) - 1)
-    return replicas
+# GPUs of replicas that find no room after a loss, and the models that they are of.
+_Lacking = Callable[[Mapping[str, Placement]], tuple[dict[Place, list[int]], set[str]]]
 
 
-def _ready(program: _Program, ready: Mapping[Key, int], total: int, columns: Sequence[tuple[int, Option]], region: str) -> None:
-    """All replicas, divided over what is left without `region` by its own shares, find room: n / (total - lost) * total <= room.
-
-    A share is rounded; that it is rounded down from half is nearly what Webster's method does.
-    """
-    lost = [column for column, option in columns if option.region == region]
-    for column, option in columns:
-        if option.region != region:
-            room = ready[key(option)] + 0.499
-            program.row(((column, float(total)), *((each, room) for each in lost)), high=room * total)
-
-
-def _room(program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int], growth: dict[Quota, list[tuple[int, int]]]) -> None:
-    """Replicas of each size and above fit on the nodes, cut into pieces of that size.
-
-    Exact where each size divides the next, as 1, 2, 4 and 8 do. Others are counted as the next such size: a little too much.
-    growth: gets the columns of the nodes that quotas bound, with the GPUs of each.
-    """
-    bound = [(each, program.column(0.0, each.count - each.standing)) for each in nodes if each.quotas]
-    for each, column in bound:
-        for quota in each.quotas:
-            growth.setdefault(quota, []).append((column, each.gpus_per_node))
-    for size in sorted({_even(count) for count in (*(count for _, count in uses), *(taken if bound else ()))} | {1}):
-        most = sum(_pieces(each, size) * each.count for each in nodes)
-        held = min(most, sum(_even(count) for count in taken if _even(count) >= size))
-        coming = [(column, -float(_pieces(each, size))) for each, column in bound]
-        larger = [(column, float(_even(count))) for column, count in uses if _even(count) >= size]
-        there = most - sum(_pieces(each, size) * (each.count - each.standing) for each, _ in bound)
-        program.row((*larger, *coming), high=float(there - held))
+def _kept_back(
+    market: Market, models: Sequence[Wanted], taken: solver.Taken, found: dict[str, Placement], lacking: _Lacking
+) -> tuple[dict[str, Placement], int]:
+    """Keeps room back where replicas find none, until all of them do. Else the best of its answers, and the GPUs that it lacks."""
+    reserved: dict[Place, list[int]] = {}
+    best, least = found, sys.maxsize
+    for _ in range(_ROUNDS):
+        missing, short = lacking(found)
+        if (gpus := _gpus(missing)) < least:
+            best, least = found, gpus
+        if not missing:
+            break
+        for place, sizes in missing.items():
+            reserved.setdefault(place, []).extend(sizes)
+        # Those that find no room move away; the others stay, unless there is no other way.
+        moving = [each for each in models if each.name in short] or models
+        stay = {name: placement for name, placement in found.items() if name not in {each.name for each in moving}}
+        moved = solver.choose(moving, market.room, solver.together(taken, reserved, solver.taken_by(stay.values())))
+        if moved is None:
+            stay, moved = {}, solver.choose(models, market.room, solver.together(taken, reserved))
+        if moved is None:
+            break
+        found = {**stay, **moved}
+    return best, least
 
 
-def _pieces(nodes: Nodes, size: int) -> int:
-    """GPUs of one node in whole pieces of this size."""
-    return nodes.gpus_per_node // size * size
+def _gpus(missing: Mapping[Place, Sequence[int]]) -> int:
+    return sum(map(sum, missing.values()))
 
 
-def _even(count: int) -> int:
-    return 1 << (count - 1).bit_length()
+def _spread(market: Market, models: Sequence[Wanted], taken: solver.Taken, found: dict[str, Placement], lacking: _Lacking) -> tuple[dict[str, Placement], int]:
+    """One model after another is spread, over more replicas where need be, so that what is left of it has room for all of it."""
+    missing, short = lacking(found)
+    for model in [each for each in models if each.name in short]:
+        if not missing:
+            break
+        others = solver.together(taken, solver.taken_by(placement for other, placement in found.items() if other != model.name))
+        # Few on the fastest GPUs, or some more than are the cheapest.
+        fewest = max(model.least_clusters, math.ceil(model.rate / max(each.rate for each in model.options)))
+        more = sum(each.replicas for each in found[model.name])
+        numbers = [model.replicas] if model.replicas else sorted({start + step for start in (fewest, more) for step in range(_NUMBERS)})
+        ready = {key(each): _fitting(market.room, others, each, numbers[-1]) for each in model.options}
+        best, chosen = (_gpus(missing), math.inf), {}
+        for replicas in numbers:
+            if not best[0] and not solver.exact(models):
+                break
+            moved = solver.choose([replace(model, replicas=replicas, ready=ready)], market.room, others)
+            if moved is None or (not best[0] and hourly(moved[model.name]) >= best[1]):
+                continue
+            there = {**found, **moved}
+            rest = lacking(there)[0]
+            if (judged := (_gpus(rest), hourly(moved[model.name]))) < best:
+                best, missing, chosen = judged, rest, moved
+        found = {**found, **chosen}
+    return found, _gpus(missing)
 
 
-# What contradicts
+def _fitting(room: Room, taken: solver.Taken, option: Option, most: int) -> int:
+    """Replicas, `most` at most, that find a node beside what is taken."""
+    if not option.gpu:
+        return most
+    packing = Packing(room)
+    packing.put(taken)
+    return sum(packing.take((option.cluster, option.gpu), option.count) for _ in range(most))
 
 
-def smallest_contradiction(names: Sequence[str], possible: Callable[[frozenset[str]], bool]) -> frozenset[str] | None:
-    """The fewest constraints that cannot be kept together; of several such sets the one named first. None: all can be kept.
+def _missing(market: Market, models: Sequence[ModelSpec], asked: Set[str]) -> tuple[dict[Place, list[int]], set[str]]:
+    """GPUs of replicas that would find no room, the most of any region's loss; and whose they are."""
+    found: dict[Place, list[int]] = {}
+    short: set[str] = set()
+    for tier in ("warm", "cold"):
+        names = {each.name for each in models if each.name in asked and _tier(each) == tier}
+        if not names:
+            continue
+        served = [_served(each) for each in models]
+        for region in dict.fromkeys(cluster.region for cluster in market.fleet.clusters):
+            lost = frozenset(cluster.name for cluster in market.fleet.clusters if cluster.region == region)
+            here: dict[Place, list[int]] = {}
+            # Nobody knows who of those that come takes the last node: where one of these may go there must be room for all.
+            going: dict[Place, set[str]] = {}
+            for model in models:
+                for cluster in model.placement.weights if model.name in names and lost & model.placement.weights.keys() else ():
+                    going.setdefault((cluster, model.accelerator_in(cluster).type), set()).add(model.name)
+            for left, model in zip(losses.after(served, market.room, lost, grows=tier == "cold"), models, strict=True):
+                for cluster, kind, replicas in left.short:
+                    if (cluster, kind) in going:
+                        here.setdefault((cluster, kind), []).extend([model.accelerator_in(cluster).count] * replicas)
+                        short |= {model.name, *going[cluster, kind]}
+            for place, sizes in here.items():
+                found[place] = max(found.get(place, []), sizes, key=sum)
+    return found, short
 
-    possible: whether there is an answer that keeps exactly these.
-    """
-    if possible(frozenset(names)):
-        return None
-    for count in range(len(names)):
-        for each in itertools.combinations(names, count):
-            if not possible(frozenset(each)):
-                return frozenset(each)
-    return frozenset(names)
+
+def _tier(model: ModelEntry | ModelSpec) -> str | None:
+    """A time in which capacity is to be back needs room for it, whatever answers until then."""
+    if model.placement.standby == "warm":
+        return "warm"
+    return "cold" if model.placement.standby == "cold" or model.objectives.restore_seconds is not None else None
+
+
+def _served(model: ModelSpec) -> Served:
+    runs_on: dict[str, tuple[str, int] | None] = {}
+    for name in model.placement.weights:
+        accelerator = model.accelerator_in(name)
+        runs_on[name] = None if accelerator.type == CPU else (accelerator.type, accelerator.count)
+    return Served(name=model.name, weights=policy_weights(model.placement), replicas=model.replicas, runs_on=runs_on, rates={}, wanted=None)
+
+
+# What is said of a choice
+
+
+def describe(each: Choice) -> str:
+    """One line for `pulumi preview`, which names the model beside it."""
+    places = ", ".join(f"{one.replicas} on {_on(one.option)} in {one.option.cluster}" for one in each.placement)
+    if each.kept is not None:
+        return f"chosen by the planner on {each.kept.isoformat()} and kept: {places}"
+    before = f"; what was kept is given up: {each.gone}" if each.gone else ""
+    return f"chosen by the planner: {places}{before}; `fleet plan --choose` keeps it"
+
+
+def _on(option: Option) -> str:
+    return f"{option.count} x {option.gpu}" if option.gpu else CPU
+
+
+def second_best(resolved: Resolved, entry: FleetEntry, each: Choice) -> Placement | None:
+    """What would be taken if the choice were not to be had, with the rest of the fleet as it is."""
+    model = next(one for one in entry.models if one.name == each.model)
+    others = [_lies(resolved.market, one) for one in resolved.fleet.models if one.name != each.model]
+    return solver.second_best(wanted_of(resolved.market, model), each.placement, resolved.market.room, solver.taken_by(others))

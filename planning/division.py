@@ -8,6 +8,8 @@ that version. Not the dynamic division by free capacity, which depends on what r
 import heapq
 from collections.abc import Mapping
 
+from specs.placement import PlacementSpec
+
 # Factor by which `tie_free` stretches weights. Two different quotients of Webster's method differ by at least
 # 1 / ((2a+1)(2b+1)), so a nudge below that never overturns a real difference for up to some thousand replicas.
 _STRETCH = 1_000_000_000
@@ -49,3 +51,15 @@ def tie_free(weights: Mapping[str, int]) -> dict[str, int]:
     if len(weights) < 2:
         return dict(weights)
     return {name: weight * _STRETCH + len(weights) - place for place, (name, weight) in enumerate(weights.items())}
+
+
+def policy_weights(spec: PlacementSpec) -> dict[str, int]:
+    """The weights that Karmada gets: those of the stack file, stretched so that they never tie. Karmada breaks ties by a hash."""
+    weights = spec.weights
+    return tie_free({name: weights[name] for name in spec.order})
+
+
+def division(spec: PlacementSpec, replicas: int) -> dict[str, int]:
+    """Replicas of each cluster while all are well, in the order of the stack file."""
+    divided = divide(replicas, policy_weights(spec))
+    return {each.name: divided[each.name] for each in spec.clusters}

@@ -24,35 +24,49 @@ from dataclasses import dataclass
 
 # Envoy stretches every interval between PINGs by a random part, of at most this share, where nothing else is configured.
 PING_JITTER = 0.15
-# The same of the interval between deep checks, as components/envoy_filters.py asks for.
+
+# The same of the interval between deep checks, as components/mesh/envoy_filters.py asks for.
 CHECK_JITTER = 0.1
+
 # Envoy doubles the range of the random wait with each retry, up to this multiple of its base.
 _BACKOFF_LIMIT = 10
+
 # Allowance: what a busy proxy itself takes to notice, choose and connect. Not a timer; the drill measures it.
 WORK = 0.1
+
 # How often the engine guard looks at its engine: once a second, or four times within a short limit (`_look_on` in
 # runtime_image/engine_guard.py).
 _GUARD_LOOK = 1.0
+
 _GUARD_LOOKS = 4
 
 # Karmada gives a member this long for an answer (defaultTimeout in pkg/util/membercluster_client.go).
 _READ_TIMEOUT = 32.0
+
 # A connection on which nothing comes is given up: 30 s until a PING, 15 s for its answer. What was asked on it is asked again
 # on a new one after a second.
 _CONNECTION_LOST = 45.0
+
 _ASK_AGAIN = 1.0
+
 # How an attempt at a new connection to a silent member ends: no TLS handshake, no TCP connection, no answer.
 _NEW_CONNECTION = (10.0, 30.0, _READ_TIMEOUT)
+
 # Karmada moves bindings by three workers, each of which rests after each binding; all take from one bucket of ten a second,
 # which holds a hundred. Every ten seconds all bindings of a lost cluster are looked at, moved or not.
 _EVICTION_WORKERS = 3
+
 _EVICTION_BUCKET_RATE = 10.0
+
 _EVICTION_BUCKET = 100
+
 # Allowances for what follows from events, without a timer: from Ready=False to the taint; from the eviction to pods in the
 # other clusters, through scheduler, Works, KServe and kube-scheduler; from a ready pod to the status on the hub. Measured on
 # two cores that run four clusters: 0.2, 1.3 and 0.3.
 _TAINT = 0.5
+
 _DISPATCH = 3.0
+
 _REPORT = 0.5
 
 # A sum of floats may miss a multiple by a hair; that is no further round.
@@ -366,3 +380,11 @@ def _eviction(numbers: Capacity) -> Part:
         seconds = max(seconds, numbers.bindings / _EVICTION_BUCKET_RATE) + rest
     why = f"{numbers.bindings} objects in the cluster, {_EVICTION_WORKERS} x evictionsPerSecond, at most {_EVICTION_BUCKET_RATE:g} a second of many"
     return Part(name="eviction", seconds=seconds, why=why)
+
+
+_MOST_RETRIES = 5
+
+
+def retry_attempts(regions: int) -> int:
+    """Retries of a request: one for each further region, and one more at the first, which may have come back meanwhile."""
+    return min(max(regions, 2), _MOST_RETRIES)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from planning.accelerators import CATALOGUE, canonical
+from specs.accelerators import CATALOGUE, canonical
 
 # Clouds change list prices a few times a year.
 STALE_DAYS = 180

@@ -19,8 +19,8 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from planning.accelerators import Accelerator
 from planning.model_size import GIB, Shape, cache_of_sequence
+from specs.accelerators import Accelerator
 
 # vLLM's own share of a GPU's memory where none is given.
 DEFAULT_UTILIZATION = 0.92

@@ -11,9 +11,10 @@ from typing import Annotated
 
 from pydantic import Field
 
-from components.clusters import ClusterSpec, ExistingDriver
-from components.fleet_spec import FleetSpec
-from components.spec import Problem, Spec, SpecError, parse
+from specs.base import Problem, Spec, SpecError, parse
+from specs.clusters import ClusterSpec
+from specs.drivers.existing import ExistingDriver
+from specs.fleet import FleetSpec
 from toolchain.pins import PINS
 
 FILE = Path(__file__).with_name("compatibility.toml")

@@ -1,7 +1,7 @@
 """What the GPU pools of a fleet cost in a month at their largest, by the prices that its plan goes by."""
 
-from components import fleet_plan
-from components.fleet_spec import FleetSpec
+from planning import fleet_plan
+from specs.fleet import FleetSpec
 
 
 def monthly(fleet: FleetSpec) -> tuple[float, list[str]]:

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, cast
 
-from components.fleet_spec import FleetSpec
 from policies.settings import Settings
+from specs.fleet import FleetSpec
 
 Object = dict[str, Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from components.spec import Problem, SpecError
+from specs.base import Problem, SpecError
 
 _MERGE = "tag:yaml.org,2002:merge"
 

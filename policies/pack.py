@@ -24,8 +24,7 @@ from pulumi_policy import (
 )
 from pulumi_policy.proxy import UnknownValueError
 
-from components.fleet_spec import FleetSpec
-from components.spec import Problem, SpecError, format_path
+from planning.stack_file import kept_choices, resolve_fleet
 from policies import compatibility
 from policies import settings as environments
 from policies import waivers as accepted
@@ -34,7 +33,8 @@ from policies.rule import Finding, Rule, findings
 from policies.rules import RULES
 from policies.settings import Settings
 from policies.waivers import Waiver
-from stacks.config import kept_choices, resolve_fleet
+from specs.base import Problem, SpecError, format_path
+from specs.fleet import FleetSpec
 
 NAME = "inference-fleet"
 _STACKS = Path(__file__).parent.parent / "stacks"

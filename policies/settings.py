@@ -9,9 +9,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from components.clusters import Jurisdiction
-from components.spec import Spec, parse
 from policies import files
+from specs.base import Spec, parse
+from specs.types import Jurisdiction
 
 FILE = Path(__file__).with_name("environments.yaml")
 

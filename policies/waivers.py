@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import yaml
 from pydantic import AfterValidator, Field
 
-from components.spec import Problem, Spec, closest, parse, refuse
 from policies import files
 from policies.rule import Finding, Rule
+from specs.base import Problem, Spec, closest, parse, refuse
 
 FILE = Path(__file__).with_name("waivers.yaml")
 # A longer one is no exception any more.

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pulumi
 
-from components.driver_commands import require_driver
+from components.drivers.commands import require_driver
 from components.fleet import Fleet, FleetArgs
 from stacks.config import load
 

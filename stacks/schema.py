@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, cast
 
-from components.fleet_spec import FleetEntry
+from specs.fleet import FleetEntry
 
 SCHEMA = Path(__file__).parent / "schema.json"
 REFERENCE = Path(__file__).parent.parent / "docs" / "stack-file.md"

@@ -3,10 +3,11 @@
 import json
 import sys
 
+from core.files import write_atomically
 from kube.client import Kube, Unreachable, condition
 from local import pki
 from local import processes as host
-from local.host_cluster import HostCluster, write_atomically
+from local.host_cluster import HostCluster
 from local.node_agent import node, processes
 from local.node_agent.agent import HALT_S
 from local.units import HttpReady, Unit
@@ -14,7 +15,7 @@ from toolchain import paths, tools
 
 UNIT = "node-agent"
 
-# Image repositories that the toolchain's vLLM stands for. components/serving.py names the image.
+# Image repositories that the toolchain's vLLM stands for. components/serving/models.py names the image.
 VLLM_IMAGES = ("vllm/vllm-openai-cpu",)
 
 _START_S = 60.0

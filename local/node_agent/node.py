@@ -5,9 +5,9 @@ import platform
 from pathlib import Path
 from typing import Any
 
-from components.labels import LABEL_ACCELERATOR
 from kube.client import ApiError, Kube, condition
 from local.node_agent.containers import timestamp
+from specs.labels import LABEL_ACCELERATOR
 
 Object = dict[str, Any]
 

@@ -12,8 +12,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from core.errors import FleetError
 from local.node_agent.environment import ConfigError, Facts, Lookup, field, resource
-from operations.errors import FleetError
 
 Object = dict[str, Any]
 # (claim name) → its PersistentVolume, None while the claim is not bound.

@@ -5,15 +5,15 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 
+from core.errors import FleetError
+from core.exclusive import exclusive
+from core.interrupts import heeding_sigterm
+from core.progress import Progress
 from local import faults
 from operations import token
 from operations.bench import engine, ground
 from operations.bench.ground import Endpoint, Options, Plan
 from operations.bench.result import BenchLoad, BenchResult, Measured, Percentiles, measured
-from operations.errors import FleetError
-from operations.exclusive import exclusive
-from operations.interrupts import heeding_sigterm
-from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend
 from operations.stack_file import read_fleet
 from operations.status import table

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+from core.errors import FleetError
 from local.down import RUN
 from operations.bench.result import BenchLoad, Objectives
-from operations.errors import FleetError
 from toolchain import paths, tools
 
 _SCRIPT = Path(__file__).with_name("in_vllm.py")

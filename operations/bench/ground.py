@@ -12,20 +12,20 @@ from typing import Any, Literal
 
 import httpx
 
-from components import serving
-from components.clusters import ExistingDriver
-from components.fleet_spec import FleetSpec
-from components.placement import division
-from components.serving import ModelSpec
+from components.serving import models
+from core.errors import FleetError
+from core.machine import here
 from local.gateways import ADDRESS
 from local.gateways import REGIONAL_GATEWAY as REGIONAL_GATEWAY_PORT
 from local.host_cluster import HostCluster
 from operations.bench import engine
 from operations.bench.result import FRONT_DOOR, REGIONAL_GATEWAY, BenchLoad, Machine, Objectives, Serving
-from operations.errors import FleetError
-from operations.machine import here
 from operations.token import headers
-from planning.accelerators import CPU
+from planning.division import division
+from specs.accelerators import CPU
+from specs.drivers.existing import ExistingDriver
+from specs.fleet import FleetSpec
+from specs.models import ModelSpec
 from toolchain import paths
 
 # An engine is slower at its first prompt of a length.
@@ -241,7 +241,7 @@ def served_by(plan: Plan) -> dict[str, Serving]:
             accelerators=accelerator.count,
             replicas=replicas[each],
             image=plan.fleet.runtimes.for_accelerator(accelerator.type).image,
-            arguments=tuple(serving.arguments(model, accelerator)),
+            arguments=tuple(models.arguments(model, accelerator)),
         )
     return found
 

@@ -5,7 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from components.fleet_spec import FleetSpec
+from core.errors import FleetError
+from core.exclusive import exclusive
+from core.interrupts import heeding_sigterm, undisturbed
+from core.progress import Progress
 from local import faults
 from local.faults import FaultError, Journal
 from local.gateways import REGIONAL_GATEWAY
@@ -15,12 +18,9 @@ from operations.drill import analysis, ground, report, run, verdict
 from operations.drill.cases import CASES, EVERY
 from operations.drill.ground import Ground, Options
 from operations.drill.result import DrillResult
-from operations.errors import FleetError
-from operations.exclusive import exclusive
-from operations.interrupts import heeding_sigterm, undisturbed
-from operations.progress import Progress
 from operations.stack import deployed, in_clear, require_backend
 from operations.stack_file import read_fleet
+from specs.fleet import FleetSpec
 from toolchain import paths
 
 _DRAIN_S = 600.0

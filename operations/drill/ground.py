@@ -11,20 +11,19 @@ from typing import Any
 
 import httpx
 
-from components import failover_budget
-from components.fleet_spec import FleetSpec
-from components.placement import division
-from components.regions import own_first
-from components.routes import retry_attempts
-from components.serving import ModelSpec
+from components.mesh.regions import own_first
+from core.errors import FleetError
 from local import packet_filter, stand_in
 from local.host_cluster import HostCluster, all_clusters
 from operations.drill.cases import CASES, EVERY, Case, Doors, shortest
-from operations.errors import FleetError
 from operations.status import FleetState
 from operations.token import headers
-from planning import failover_time
-from planning.accelerators import CPU
+from planning import failover_budget, failover_time
+from planning.division import division
+from planning.failover_time import retry_attempts
+from specs.accelerators import CPU
+from specs.fleet import FleetSpec
+from specs.models import ModelSpec
 
 _ASK_S = 30.0
 

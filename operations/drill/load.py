@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Any, Self
 
+from core.errors import FleetError
 from local.down import RUN
-from operations.errors import FleetError
 from toolchain import paths, tools
 
 _BEGIN_S = 10.0

@@ -9,10 +9,10 @@ regional gateways, the same kind of server behind them.
 from collections.abc import Sequence
 from typing import Any
 
-from components import labels
-from components.doors import FRONT_DOOR, REGIONAL_GATEWAY
-from components.regions import FLEET_HOST, FLEET_PORT, Endpoint
-from components.routes import HEADER_CLUSTER, HEADER_MODEL, PREDICTOR_HOST
+from components.mesh.gateways import FRONT_DOOR, REGIONAL_GATEWAY
+from components.mesh.regions import FLEET_HOST, FLEET_PORT, Endpoint
+from components.mesh.routes import HEADER_CLUSTER, HEADER_MODEL, PREDICTOR_HOST
+from specs import labels
 
 _ISTIO = "networking.istio.io/v1"
 _SERVICE_PORT = 80

@@ -16,12 +16,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from core.errors import FleetError
 from operations.drill import analysis, page, terminal, verdict
 from operations.drill.analysis import Analysis
 from operations.drill.page import Run
 from operations.drill.result import DrillResult
 from operations.drill.verdict import NOT_MEASURED, seconds
-from operations.errors import FleetError
 
 # What is between these lines of a document is written by this module.
 BEGIN = "<!-- measured: written by python -m operations.drill.report, do not edit -->"

@@ -14,9 +14,11 @@ from typing import Any
 
 import httpx
 
-from components import labels
-from components.regions import FLEET_HOST, Endpoint
-from components.routes import ModelRoutes, pods_entry, resolved
+from components.mesh.regions import FLEET_HOST, Endpoint
+from components.mesh.routes import ModelRoutes, pods_entry, resolved
+from core.errors import FleetError
+from core.interrupts import undisturbed
+from core.machine import here
 from kube.client import Kube, KubeError
 from local import faults, stand_in
 from local.faults import Journal
@@ -32,11 +34,9 @@ from operations.drill.load import Load, Record, Traffic, shifted
 from operations.drill.load import run as load_run
 from operations.drill.result import DrillResult, LoadPlan
 from operations.drill.watch import Watch
-from operations.errors import FleetError
-from operations.interrupts import undisturbed
-from operations.machine import here
 from operations.token import headers
-from planning.accelerators import CPU
+from specs import labels
+from specs.accelerators import CPU
 
 MAIN, PUBLISHED = "main", "published"
 

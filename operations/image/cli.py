@@ -16,18 +16,18 @@ from pathlib import Path
 
 import httpx
 
+from core.errors import FleetError
+from core.exclusive import exclusive
+from core.interrupts import heeding_sigterm
+from core.progress import Progress
 from local import registry as registry_process
-from operations.errors import FleetError
-from operations.exclusive import exclusive
+from oci import layout, reference
+from oci.layout import Layout
+from oci.reference import Reference
+from oci.registry import Registry
+from oci.store import Store
 from operations.image import trial
-from operations.interrupts import heeding_sigterm
 from operations.meter import Meter, shown
-from operations.progress import Progress
-from runtime_image.artifact import layout, reference
-from runtime_image.artifact.layout import Layout
-from runtime_image.artifact.reference import Reference
-from runtime_image.artifact.registry import Registry
-from runtime_image.artifact.store import Store
 from runtime_image.image import builders, inputs, sbom
 from runtime_image.image import push as registries
 from runtime_image.image import scan as scanning

@@ -17,15 +17,16 @@ from typing import Any
 
 import httpx
 
-from components import labels, serving
-from components.failover import RequestFailoverSpec
-from components.serving_arguments import MODEL_PATH
+from components.serving import serving_runtimes
+from core.errors import FleetError
+from core.progress import Progress
 from local import tiny_model
-from operations.errors import FleetError
-from operations.progress import Progress
-from runtime_image.artifact.layout import Layout
+from oci.layout import Layout
 from runtime_image.image import inputs, push, unpack
 from runtime_image.image.confined import Container
+from specs import labels, runtimes
+from specs.failover import RequestFailoverSpec
+from specs.serving_arguments import MODEL_PATH
 
 USER = 1234567890
 """No image names it; OpenShift chooses such ones."""
@@ -83,8 +84,8 @@ def parts(lines: Sequence[tuple[float, str]], ready: float) -> dict[str, float]:
 
 def container(root: Path, folders: Path, port: int, user: int = USER) -> tuple[Container, dict[str, str]]:
     """The CPU runtime's own container, with its environment, over the image unpacked in `root`. folders: where model and guard lie."""
-    declared: dict[str, Any] = serving.serving_runtime(labels.RUNTIME_CPU, serving.CpuRuntimeSpec(), RequestFailoverSpec())["spec"]["containers"][0]
-    replaced = {"$(POD_IP)": _HOST, "{{.Name}}": tiny_model.NAME, f"--port={serving.PORT}": f"--port={port}"}
+    declared: dict[str, Any] = serving_runtimes.serving_runtime(labels.RUNTIME_CPU, runtimes.CpuRuntimeSpec(), RequestFailoverSpec())["spec"]["containers"][0]
+    replaced = {"$(POD_IP)": _HOST, "{{.Name}}": tiny_model.NAME, f"--port={serving_runtimes.PORT}": f"--port={port}"}
 
     def resolved(text: str) -> str:
         for old, new in replaced.items():
@@ -92,7 +93,7 @@ def container(root: Path, folders: Path, port: int, user: int = USER) -> tuple[C
         return text
 
     env = {each["name"]: resolved(each.get("value", _HOST)) for each in declared["env"]}
-    volumes = {MODEL_PATH: str(folders / "model"), serving.GUARD_PATH: str(folders / "guard")}
+    volumes = {MODEL_PATH: str(folders / "model"), serving_runtimes.GUARD_PATH: str(folders / "guard")}
     command = [*declared["command"], *(resolved(each) for each in declared["args"]), *_ARGUMENTS]
     return Container(str(root), user, declared["workingDir"], volumes, command), env
 
@@ -139,7 +140,7 @@ def run(layout: Path, work: Path, progress: Progress, user: int = USER) -> Repor
 def _volumes(folders: Path) -> None:
     tiny_model.write(folders / "model")
     (folders / "guard").mkdir(parents=True)
-    for name, text in serving.guard_files()["data"].items():
+    for name, text in serving_runtimes.guard_files()["data"].items():
         (folders / "guard" / name).write_text(text)
 
 
@@ -163,7 +164,7 @@ def _version(declared: Container, env: dict[str, str], described: push.Descripti
 
 def _await(running: subprocess.Popen[str], port: int) -> None:
     deadline = time.monotonic() + _READY_S
-    url = f"http://{_HOST}:{port}{serving.READY_PATH}"
+    url = f"http://{_HOST}:{port}{serving_runtimes.READY_PATH}"
     while time.monotonic() < deadline:
         if running.poll() is not None:
             raise FleetError(f"vLLM ended with exit code {running.returncode} before it was ready")
@@ -270,7 +271,7 @@ def _drain(running: subprocess.Popen[str], port: int) -> str:
     if failures or min(ends) < ordered:
         raise FleetError(f"requests under way at SIGTERM must be finished, got: `{'; '.join(failures) or 'they were over before'}`")
     try:
-        running.wait(serving.CpuRuntimeSpec().shutdown_seconds)
+        running.wait(runtimes.CpuRuntimeSpec().shutdown_seconds)
     except subprocess.TimeoutExpired:
         raise FleetError("vLLM did not end after its last request") from None
     return (

@@ -9,15 +9,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from components.serving import ModelFacts
+from core.errors import FleetError
+from core.progress import Progress
+from oci import layout, model, reference, store, transfer
+from oci.image import Artifact
+from oci.reference import Reference
+from oci.store import Stored
 from operations import stack_file
-from operations.errors import FleetError
 from operations.meter import Meter, shown
-from operations.progress import Progress
-from runtime_image.artifact import layout, model, reference, store, transfer
-from runtime_image.artifact.image import Artifact
-from runtime_image.artifact.reference import Reference
-from runtime_image.artifact.store import Stored
+from specs.models import ModelFacts
 
 # What the stack file's `facts:` may hold, and whether it must; artifacts carry more.
 _STACK_FACTS = {cast(str, field.alias): field.is_required() for field in ModelFacts.model_fields.values()}

@@ -8,21 +8,20 @@ from pathlib import Path
 
 import yaml
 
-from components import choice, fleet_plan
-from components.choice import Choice, Resolved
-from components.fleet_spec import FleetEntry, FleetSpec
-from components.planning import CalibrationSpec
+from core.errors import FleetError
 from operations.bench.result import REGIONAL_GATEWAY, BenchResult, Measured
-from operations.errors import FleetError
 from operations.plan import report
 from operations.plan.deployed import compare
 from operations.plan.report import Explained, Outcome
 from operations.stack import deployed_or_nothing, in_clear
 from operations.stack_file import FOLDER, kept, resolve
-from planning import calibration
-from planning.accelerators import ACCELERATORS
+from planning import calibration, choice, fleet_plan
 from planning.calibration import Measurement
-from stacks.config import choices_file
+from planning.choice import Choice, Resolved
+from planning.stack_file import choices_file
+from specs.accelerators import ACCELERATORS
+from specs.fleet import FleetEntry, FleetSpec
+from specs.planning import CalibrationSpec
 
 
 def plan(arguments: argparse.Namespace) -> None:

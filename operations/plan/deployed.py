@@ -4,10 +4,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from components.fleet_plan import FleetPlan, known_prices
-from components.fleet_spec import FleetSpec
 from planning import prices
 from planning.cost import Pool
+from planning.fleet_plan import FleetPlan, known_prices
+from specs.fleet import FleetSpec
 
 
 @dataclass(frozen=True, kw_only=True)

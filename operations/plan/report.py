@@ -1,21 +1,21 @@
-"""A plan as tables for a terminal and for a pull request, and as JSON. What is in it is components/fleet_plan.py."""
+"""A plan as tables for a terminal and for a pull request, and as JSON. What is in it is planning/fleet_plan.py."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from components import failover_budget
-from components.choice import Choice
-from components.fleet_plan import FleetPlan, ModelPlan, Site
 from operations.plan.deployed import Difference
 from operations.status import table
-from planning.accelerators import CPU
-from planning.choice import Placement, hourly
+from planning import failover_budget
+from planning.choice import Choice
 from planning.cost import Pool
 from planning.failover_time import total
+from planning.fleet_plan import FleetPlan, ModelPlan, Site
 from planning.losses import Left
 from planning.model_size import GIB
 from planning.prices import HOURS_PER_MONTH
+from planning.solver import Placement, hourly
+from specs.accelerators import CPU
 
 # Of the JSON. A reader refuses another one.
 VERSION = 1

@@ -7,21 +7,33 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from components.spec import SpecError
+from core.errors import FleetError
 from operations import stack_file
-from operations.errors import FleetError
 from operations.preview import comment as comments
 from operations.preview import detached, github
 from operations.preview.comment import Environment
 from operations.preview.result import Preview, difference, read
 from operations.stack_file import kept
+from planning.stack_file import resolve_fleet
 from policies import cost
-from stacks.config import resolve_fleet
+from specs.base import SpecError
 from toolchain import paths
 
 # A change in these may change what any environment declares, or what is said of it.
 _OF_ALL = (
-    *("components/", "planning/", "policies/", "runtime_image/", "toolchain/", "operations/preview/", "operations/plan/", "operations/stack_file.py"),
+    *(
+        "components/",
+        "specs/",
+        "core/",
+        "oci/",
+        "planning/",
+        "policies/",
+        "runtime_image/",
+        "toolchain/",
+        "operations/preview/",
+        "operations/plan/",
+        "operations/stack_file.py",
+    ),
     *("Pulumi.yaml", "pyproject.toml", "requirements.lock"),
 )
 # Which environments a change may touch, written before they are previewed: one that then fails is not forgotten.

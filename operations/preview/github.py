@@ -5,7 +5,7 @@ from typing import Any
 
 import httpx
 
-from operations.errors import FleetError
+from core.errors import FleetError
 
 _PAGE = 100
 _TARGET = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)#(?P<number>\d+)")

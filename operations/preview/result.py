@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from operations.errors import FleetError
+from core.errors import FleetError
 
 # Of the form of the JSON. A base of another form is not compared.
 FORM = 1

@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from operations.errors import FleetError
+from core.errors import FleetError
 from operations.stack_file import read_fleet
 from policies import compatibility
 from policies.compatibility import COMPONENTS, Row, Site

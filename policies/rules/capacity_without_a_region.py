@@ -8,7 +8,7 @@ Mend: add nodes to the pool, shift weights so that regions share what one loses,
 
 from collections.abc import Iterator
 
-from components.rules import overfull
+from planning.rules import overfull
 from policies.declared import Stack
 from policies.rule import Finding
 

@@ -10,7 +10,7 @@ Mend: set `protect: true` on the hub and on the cluster in the stack file; to de
 import re
 from collections.abc import Iterator
 
-from components.driver_commands import DRIVER
+from components.drivers.commands import DRIVER
 from policies.declared import Stack, text
 from policies.rule import Finding
 

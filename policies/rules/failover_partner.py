@@ -7,11 +7,11 @@ Mend: add a cluster of another region to `placement.clusters` of the model. Wher
 
 from collections.abc import Iterator
 
-from components import labels
-from components.placement import division
+from planning.division import division
 from policies.declared import Placed, Stack
 from policies.karmada import clusters
 from policies.rule import Finding
+from specs import labels
 
 
 def check(stack: Stack) -> Iterator[Finding]:

@@ -9,11 +9,11 @@ external` with a service of your own.
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from components import labels
-from components.doors import FRONT_DOOR
+from components.mesh.gateways import FRONT_DOOR
 from policies.declared import Placed, Stack, at, items, mapping, mappings
 from policies.karmada import without
 from policies.rule import Finding
+from specs import labels
 
 LOCAL = False
 

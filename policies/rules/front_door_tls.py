@@ -7,9 +7,9 @@ Mend: end TLS at the front door or at the load balancer before it, and give `dri
 
 from collections.abc import Iterator
 
-from components.clusters import ExistingDriver
 from policies.declared import Stack
 from policies.rule import Finding
+from specs.drivers.existing import ExistingDriver
 
 LOCAL = False
 

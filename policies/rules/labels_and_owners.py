@@ -9,10 +9,10 @@ Mend: set `owner` of the model in the stack file; give objects beside the fleet 
 
 from collections.abc import Iterator
 
-from components import labels
 from policies.declared import Stack, at, mapping
 from policies.karmada import policy_of
 from policies.rule import Finding
+from specs import labels
 
 
 def check(stack: Stack) -> Iterator[Finding]:

@@ -9,13 +9,13 @@ Mend: keep placement and routes of the model to clusters of its `placement.juris
 
 from collections.abc import Iterator
 
-from components import labels
-from components.regions import FLEET_HOST
-from components.serving import ModelSpec
+from components.mesh.regions import FLEET_HOST
 from policies.declared import Placed, Stack, at, items, mappings, text
 from policies.istio import covers
 from policies.karmada import clusters
 from policies.rule import Finding
+from specs import labels
+from specs.models import ModelSpec
 
 
 def check(stack: Stack) -> Iterator[Finding]:

@@ -13,11 +13,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-from components.serving_arguments import CPU_VLLM, GPU_VLLM, parser_table
 from policies.declared import Object, Stack, at, items, text
 from policies.pods import devices, gpus, is_vllm, name_of, pods
 from policies.rule import Finding
 from runtime_image.vllm_arguments import Flag, Table
+from specs.serving_arguments import CPU_VLLM, GPU_VLLM, parser_table
 
 # Short names; the parser has more of them, about which nothing is said here.
 _SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size"}

@@ -9,11 +9,11 @@ its weights at 500 MB/s, as 16-bit numbers where no quantization is set.
 
 from collections.abc import Iterator
 
-from components import labels
-from components.serving import ModelSpec
 from policies.declared import Stack, mapping, number
 from policies.pods import pods
 from policies.rule import Finding
+from specs import labels
+from specs.models import ModelSpec
 
 # Bytes per second from a storage service to one node: what a 5 Gbit/s share of a network gives. An assumption, for models that
 # declare no load time; quantized ones are smaller by a factor that is not known here, so they are left out.

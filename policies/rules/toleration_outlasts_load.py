@@ -9,10 +9,10 @@ dead region in milliseconds.
 
 from collections.abc import Iterator
 
-from components import labels
 from policies.declared import Stack, at, mappings, number
 from policies.karmada import policy_of
 from policies.rule import Finding
+from specs import labels
 
 
 def check(stack: Stack) -> Iterator[Finding]:

@@ -7,10 +7,10 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from operations.errors import FleetError
-from operations.progress import Progress
-from runtime_image.artifact import blobs, layout
-from runtime_image.artifact.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
+from core.errors import FleetError
+from core.progress import Progress
+from oci import blobs, layout
+from oci.image import OCI_CONFIG, OCI_LAYER, OCI_MANIFEST
 
 NAME = "debian"
 """What a person asks for, instead of an image's name."""

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from operations.errors import FleetError
-from operations.progress import Progress
-from runtime_image.artifact.layout import Layout
+from core.errors import FleetError
+from core.progress import Progress
+from oci.layout import Layout
 from runtime_image.image import base, inputs
 from runtime_image.image.inputs import Definition
 from toolchain import paths

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from operations.errors import FleetError
+from core.errors import FleetError
 from runtime_image.image import base
 from toolchain import paths
 

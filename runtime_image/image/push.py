@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
-from operations.errors import FleetError
-from runtime_image.artifact import blobs, layout, reference
-from runtime_image.artifact.blobs import Blob, Meter, no_meter
-from runtime_image.artifact.image import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST, Document
-from runtime_image.artifact.layout import Layout
-from runtime_image.artifact.reference import Reference
-from runtime_image.artifact.registry import Registry
-from runtime_image.artifact.store import Descriptor, Store, entry
+from core.errors import FleetError
+from oci import blobs, layout, reference
+from oci.blobs import Blob, Meter, no_meter
+from oci.image import DOCKER_INDEX, OCI_INDEX, OCI_MANIFEST, Document
+from oci.layout import Layout
+from oci.reference import Reference
+from oci.registry import Registry
+from oci.store import Descriptor, Store, entry
 from runtime_image.image import sbom
 
 # A manifest that has no config names these two bytes.

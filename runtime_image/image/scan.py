@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-from operations.errors import FleetError
+from core.errors import FleetError
 from toolchain import paths
 
 IGNORE_FILE = paths.REPO / "runtime_image" / "scan-ignore.toml"

@@ -4,8 +4,8 @@ import shutil
 import subprocess
 from dataclasses import dataclass
 
-from operations.errors import FleetError
-from runtime_image.artifact.reference import Reference, is_loopback
+from core.errors import FleetError
+from oci.reference import Reference, is_loopback
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,8 @@ import shutil
 import subprocess
 from pathlib import Path
 
-from operations.errors import FleetError
-from runtime_image.artifact.layout import Layout
+from core.errors import FleetError
+from oci.layout import Layout
 from runtime_image.image import push
 
 # By the end of a layer's media type.

@@ -8,9 +8,10 @@ from typing import Any
 import httpx
 import pytest
 
-from components import labels, serving
-from components.failover import RequestFailoverSpec
+from components.serving import serving_runtimes
 from local import tiny_model
+from specs import labels, runtimes
+from specs.failover import RequestFailoverSpec
 from tests.conftest import free_port, process, wait_until
 from tests.dataplane.programs import ask, cutting, relay
 from toolchain import tools
@@ -26,7 +27,7 @@ def engine(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """host:port of a vLLM with tiny-chat, its settings those of the fleet's CPU runtime."""
     folder = tmp_path_factory.mktemp("vllm")
     tiny_model.write(folder / "model")
-    runtime = serving.serving_runtime(labels.RUNTIME_CPU, serving.RuntimesSpec().vllm_cpu, RequestFailoverSpec())
+    runtime = serving_runtimes.serving_runtime(labels.RUNTIME_CPU, runtimes.RuntimesSpec().vllm_cpu, RequestFailoverSpec())
     (container,) = runtime["spec"]["containers"]
     settings = {each["name"]: each["value"].replace("$(POD_IP)", "127.0.0.1") for each in container["env"] if "value" in each}
     (dtype,) = [argument for argument in container["args"] if argument.startswith("--dtype")]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from components import labels
 from kube.client import condition
+from specs import labels
 from tests.fleet.conftest import Fleet, Object, wait_until
 
 

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-from components import labels
 from kube.client import Kube
 from local import processes
 from local.down import CELL
+from specs import labels
 from tests.fleet.conftest import Fleet, Object, wait_until
 
 

@@ -1,8 +1,8 @@
 """A cluster leaves the stack file, alive and dead, and comes back between."""
 
-from components import labels
 from local import processes
 from local.down import CELL
+from specs import labels
 from tests.fleet.conftest import Fleet, Object, Ran, wait_until
 
 CLUSTER_API = "cluster.karmada.io/v1alpha1"

@@ -19,16 +19,17 @@ import httpx
 import pytest
 import yaml
 
-from components import callers, doors, routes, stream_relay
-from components.callers import AuthenticationSpec, ExternalAuthenticationSpec, JwtAuthenticationSpec, JwtIssuerSpec
-from components.envoy_filters import front_door_filter, regional_filter
-from components.failover import RequestFailoverSpec, StreamsSpec
-from components.overrides import overridden
-from components.regions import MOST_REQUESTS, Endpoint
-from components.routes import ModelRoutes, pods_entry
+from components.federation.overrides import overridden
+from components.mesh import callers, routes, stream_relay
+from components.mesh import gateways as gateway_objects
+from components.mesh.envoy_filters import front_door_filter, regional_filter
+from components.mesh.regions import MOST_REQUESTS, Endpoint
+from components.mesh.routes import ModelRoutes, pods_entry
 from local import gateways, istio
 from local.host_cluster import HostCluster
 from local.units import Unit
+from specs.callers import AuthenticationSpec, ExternalAuthenticationSpec, JwtAuthenticationSpec, JwtIssuerSpec
+from specs.failover import RequestFailoverSpec, StreamsSpec
 from tests.conftest import process, run_api_server, wait_until
 from tests.gateways.pods import Pod
 from tests.gateways.tokens import AUDIENCE, ISSUER, Authorizer, Issuer
@@ -177,15 +178,15 @@ def shared(cluster: str) -> Iterator[Object]:
     member = HostCluster(cluster)
     port = {name: member.port(name) for name in (gateways.FRONT_DOOR, gateways.REGIONAL_GATEWAY, gateways.EGRESS, gateways.STREAM_RELAY)}
     policies = [
-        doors.listener_overrides(doors.FRONT_DOOR, {cluster: port[gateways.FRONT_DOOR]}),
-        doors.listener_overrides(doors.REGIONAL_GATEWAY, {cluster: port[gateways.REGIONAL_GATEWAY]}),
-        doors.listener_overrides(doors.EGRESS, {cluster: port[gateways.EGRESS]}),
+        gateway_objects.listener_overrides(gateway_objects.FRONT_DOOR, {cluster: port[gateways.FRONT_DOOR]}),
+        gateway_objects.listener_overrides(gateway_objects.REGIONAL_GATEWAY, {cluster: port[gateways.REGIONAL_GATEWAY]}),
+        gateway_objects.listener_overrides(gateway_objects.EGRESS, {cluster: port[gateways.EGRESS]}),
         stream_relay.port_overrides({cluster: (port[gateways.STREAM_RELAY], port[gateways.EGRESS])}),
     ]
     for each in (
-        doors.front_door_gateway(),
-        doors.regional_gateway(),
-        doors.egress_gateway(),
+        gateway_objects.front_door_gateway(),
+        gateway_objects.regional_gateway(),
+        gateway_objects.egress_gateway(),
         routes.predictors_rule(NUMBERS),
         stream_relay.relay_entry(),
         stream_relay.relay_rule(MOST_REQUESTS),

@@ -10,7 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from components import doors, routes
+from components.mesh import gateways as gateway_objects
+from components.mesh import routes
 from local import gateways
 from tests.conftest import wait_until
 from tests.gateways.conftest import CLUSTERS, EAST, EU, EXTERNAL, NUMBERS, TOKENS, WEST, Mesh, load, models, shared
@@ -368,7 +369,7 @@ def test_where_the_service_is_away_nobody_gets_in_and_hears_why(mesh: Mesh) -> N
 
 
 def test_the_door_goes_through_its_relay_and_past_one_that_is_not_there(mesh: Mesh) -> None:
-    assert doors.EGRESS == gateways.EGRESS
+    assert gateway_objects.EGRESS == gateways.EGRESS
     west = mesh.clusters[WEST]
     # Nothing listens yet.
     assert mesh.ask(WEST, "talk").headers["x-fleet-cluster"] == WEST

@@ -14,10 +14,10 @@ import httpx
 import pytest
 import yaml
 
+from core.errors import FleetError
 from local import tiny_model
+from oci import blobs, image, reference, transfer
 from operations import cli
-from operations.errors import FleetError
-from runtime_image.artifact import blobs, image, reference, transfer
 from tests.conftest import free_port
 
 
@@ -146,7 +146,7 @@ def test_a_directory_that_is_not_what_the_digest_says_is_not_pushed(registry: st
 
 
 def test_a_registry_that_is_not_there_is_told_and_nothing_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("runtime_image.artifact.registry._PAUSES_S", (0.0,))
+    monkeypatch.setattr("oci.registry._PAUSES_S", (0.0,))
     with pytest.raises(FleetError, match="cannot be reached"):
         transfer.pull(f"oci://127.0.0.1:{free_port()}/models/x:v1", tmp_path / "out")
     assert list(tmp_path.iterdir()) == []

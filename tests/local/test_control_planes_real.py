@@ -15,11 +15,13 @@ from typing import Any
 import httpx
 import pytest
 
-from components import labels
-from components.placement import cluster_taint_policy, resource_interpreter
+from components.federation.federation import cluster_taint_policy
+from components.federation.interpreter import resource_interpreter
+from federation import membership
 from kube.client import ApiError, Kube, condition
-from local import gateways, istio, karmada, kserve, kubernetes, membership, pki, rebalance
+from local import gateways, istio, karmada, kserve, kubernetes, pki, rebalance
 from local.host_cluster import HostCluster
+from specs import labels, naming
 from toolchain import paths
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow]
@@ -486,7 +488,7 @@ def test_a_dead_member_can_leave(fleet: Fleet, capfd: pytest.CaptureFixture[str]
     assert took < 30
     assert fleet.hub.find(membership.CLUSTER_API, "Cluster", "us-east") is None
     assert fleet.hub.find("v1", "Namespace", "karmada-es-us-east") is None
-    assert fleet.hub.find("v1", "Secret", "us-east", karmada.CLUSTER_NAMESPACE) is None
+    assert fleet.hub.find("v1", "Secret", "us-east", naming.CLUSTER_NAMESPACE) is None
     said = capfd.readouterr().err
     assert "does not answer" in said
     assert membership.unjoin(spec) == {}, "leaving twice is fine"
@@ -501,7 +503,7 @@ def test_a_member_that_returns_joins_again_and_serves(fleet: Fleet) -> None:
 def test_a_living_member_leaves_clean(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
     """Leaves us-west out of the federation."""
     member = fleet.members["us-west"]
-    token = member.get("v1", "Secret", "karmada-us-west", karmada.CLUSTER_NAMESPACE)["data"]["token"]
+    token = member.get("v1", "Secret", "karmada-us-west", naming.CLUSTER_NAMESPACE)["data"]["token"]
     took = seconds(lambda: membership.unjoin(fleet.join_spec("us-west")))
     print(f"left in {took:.1f} s")
     assert fleet.hub.find(membership.CLUSTER_API, "Cluster", "us-west") is None

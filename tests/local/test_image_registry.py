@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from core.errors import FleetError
+from oci import reference
+from oci.registry import Registry
 from operations import cli
-from operations.errors import FleetError
-from runtime_image.artifact import reference
-from runtime_image.artifact.registry import Registry
 from runtime_image.image import builders, inputs, sbom
 from tests.unit import layouts
 

@@ -4,8 +4,8 @@ from typing import Any, cast
 
 import pytest
 
+from federation import membership
 from kube.client import Kube, Unreachable
-from local import membership
 
 SPEC = {"cluster": "us-east", "region": "us-east", "zone": "us-east-1", "provider": "local", "labels": {"tier": "prod"}}
 # Port 1 is reserved and refuses connections.

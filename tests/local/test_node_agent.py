@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import FleetError
 from local.node_agent import images, logs, probes, processes, volumes
 from local.node_agent.addresses import Addresses
 from local.node_agent.containers import Backoff, Container, Record, Surroundings
@@ -20,7 +21,6 @@ from local.node_agent.environment import ConfigError, Facts, expand, resolve, re
 from local.node_agent.mesh import workload_entry
 from local.node_agent.pods import uncovered
 from local.node_agent.status import is_ready, pod_status
-from operations.errors import FleetError
 
 Object = dict[str, Any]
 

@@ -14,13 +14,14 @@ from typing import Any
 import httpx
 import pytest
 
-from components import labels, serving
-from components.failover import RequestFailoverSpec
+from components.serving import serving_runtimes
 from kube.client import Kube, condition
 from local import kubernetes, model_store, node_agent
 from local.host_cluster import HostCluster
 from local.node_agent import processes
 from runtime_image import engine_guard
+from specs import labels, runtimes
+from specs.failover import RequestFailoverSpec
 from toolchain import paths
 
 pytestmark = [pytest.mark.fleet, pytest.mark.slow]
@@ -50,7 +51,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[HostCluster]:
 def pod(name: str) -> Object:
     """As KServe makes it of the runtime and an InferenceService with storageUri pvc://model-store/tiny-chat."""
     failover = RequestFailoverSpec().model_copy(update={"stall_seconds": STALL_S})
-    runtime = serving.serving_runtime(labels.RUNTIME_CPU, serving.RuntimesSpec().vllm_cpu, failover)
+    runtime = serving_runtimes.serving_runtime(labels.RUNTIME_CPU, runtimes.RuntimesSpec().vllm_cpu, failover)
     (container,) = runtime["spec"]["containers"]
     own = ["--max-model-len=1024", "--max-num-seqs=8", "--kv-cache-memory-bytes=67108864", "--enforce-eager"]
     container["args"] = [argument.replace("{{.Name}}", name) for argument in container["args"]] + own
@@ -105,7 +106,7 @@ def chat(**more: Any) -> Object:
 def served(cluster: HostCluster) -> Iterator[Served]:
     with Kube.from_kubeconfig(cluster.kubeconfig) as api:
         api.wait(lambda: api.find("v1", "ServiceAccount", "default", labels.NAMESPACE_MODELS), 30, "the service account")
-        api.apply(serving.guard_files())
+        api.apply(serving_runtimes.guard_files())
         begun = time.monotonic()
         uid = api.create(pod(NAME))["metadata"]["uid"]
         get = lambda: api.find("v1", "Pod", NAME, labels.NAMESPACE_MODELS) or {}  # noqa: E731 - asked again and again

@@ -10,8 +10,8 @@ from typing import Any
 
 import yaml
 
-from components import labels
 from operations.stack_file import read_spec
+from specs import labels
 from tests.unit import fleets
 
 EXAMPLES = fleets.REPO / "stacks" / "examples"

@@ -5,11 +5,11 @@ from datetime import date
 from typing import Any
 
 from components.fleet import Fleet, FleetArgs
+from planning.stack_file import parse_fleet
 from policies import settings as environments
 from policies.declared import Resource, Stack
 from policies.rule import Finding, findings
 from policies.rules import RULES
-from stacks.config import parse_fleet
 from tests.unit import engine
 
 TODAY = date(2026, 11, 21)

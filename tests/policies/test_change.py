@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import FleetError
 from operations import stack_file
-from operations.errors import FleetError
 from operations.preview import cli
 from operations.preview.result import Preview
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from operations.errors import FleetError
+from core.errors import FleetError
 from operations.preview import comment, github
 from operations.preview.cli import changed_stacks
 from operations.preview.comment import LONGEST, MARK, Environment
@@ -124,7 +124,7 @@ _KNOWN = ["local", "prod-americas", "prod-europe"]
     [
         (["stacks/examples/Pulumi.prod-europe.yaml", "docs/architecture.md"], ["prod-europe"]),
         (["stacks/Pulumi.local.yaml"], ["local"]),
-        (["components/mesh.py"], _KNOWN),
+        (["components/mesh/mesh.py"], _KNOWN),
         (["policies/environments.yaml"], _KNOWN),
         (["stacks/config.py"], _KNOWN),
         (["stacks/schema.json", "README.md", "tests/unit/test_mesh.py"], []),

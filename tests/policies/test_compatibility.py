@@ -5,9 +5,9 @@ from datetime import date
 import pytest
 
 from operations.versions import cli
+from planning.stack_file import parse_fleet
 from policies import compatibility
 from policies.compatibility import COMPONENTS, Row, Site, Trial
-from stacks.config import parse_fleet
 from tests.policies import changes
 from tests.policies.changes import AMERICAS
 from tests.unit import fleets

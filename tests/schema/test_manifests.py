@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
+from components.federation.overrides import overridden
 from components.fleet import Fleet, FleetArgs
-from components.overrides import overridden
 from kube.client import ApiError
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
 from tests.conftest import ApiServer
 from tests.unit import engine, fleets
 

@@ -5,9 +5,9 @@ import subprocess
 
 import pytest
 
-from components import serving
-from components.serving_arguments import CPU_VLLM
+from components.serving import models, serving_runtimes
 from runtime_image import vllm_arguments
+from specs.serving_arguments import CPU_VLLM
 from tests.unit import test_serving_arguments
 from toolchain import packages
 from toolchain.pins import PINS
@@ -30,8 +30,8 @@ print(json.dumps({{key: getattr(read, key) for key in keys}} | {{"adapters": [ea
 def said() -> list[str]:
     """Both lines, for every field of the serving arguments at once and the arguments of the runtime before them."""
     fleet, model = test_serving_arguments.everything()
-    (container,) = serving.serving_runtime("vllm", fleet.runtimes.vllm, fleet.failover.requests)["spec"]["containers"]
-    arguments = [*container["args"], *serving.arguments(model, model.accelerator)]
+    (container,) = serving_runtimes.serving_runtime("vllm", fleet.runtimes.vllm, fleet.failover.requests)["spec"]["containers"]
+    arguments = [*container["args"], *models.arguments(model, model.accelerator)]
     python = packages.vllm_folder() / "bin" / "python"
     ran = subprocess.run([python, "-c", SCRIPT], input=json.dumps(arguments), capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr[-2000:]

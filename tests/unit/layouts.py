@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from runtime_image.artifact.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
+from oci.image import OCI_CONFIG, OCI_INDEX, OCI_LAYER, OCI_MANIFEST
 
 
 def archive(files: Mapping[str, str]) -> bytes:

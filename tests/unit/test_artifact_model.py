@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from components.serving import ModelFacts
+from core.errors import FleetError
 from local import tiny_model
-from operations.errors import FleetError
-from runtime_image.artifact import model
+from oci import model
+from specs.models import ModelFacts
 from tests.unit.models import TENSORS, framed, safetensors, write_model
 
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
+from core.errors import FleetError
 from local import registry, tiny_model
-from operations.errors import FleetError
-from runtime_image.artifact import blobs, image, layout, model, transfer
-from runtime_image.artifact.image import Artifact, Document
+from oci import blobs, image, layout, model, transfer
+from oci.image import Artifact, Document
 from tests.unit.models import TENSORS, names_in, safetensors, write_model
 from toolchain import paths
 

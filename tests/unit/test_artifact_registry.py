@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from operations.errors import FleetError
-from runtime_image.artifact import credentials, reference, transfer
-from runtime_image.artifact.image import Artifact
-from runtime_image.artifact.registry import Registry
+from core.errors import FleetError
+from oci import credentials, reference, transfer
+from oci.image import Artifact
+from oci.registry import Registry
 from tests.unit.models import names_in, write_model
 from tests.unit.registries import BASIC, PASSWORD, TOKEN, USER, Fake
 

@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from core.errors import FleetError
 from operations.bench_gateway import DIRECT, DOORS, PASSES, REGIONAL, RELAY, computing, goals, highest, in_time, latencies, pooled, rows_of, where_rows
-from operations.errors import FleetError
 from tests.unit.drills import record, refused
 
 WAYS: tuple[str, ...] = (DIRECT, REGIONAL, DOORS, RELAY)

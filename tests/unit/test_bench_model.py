@@ -18,14 +18,14 @@ from typing import Any
 import pytest
 from pulumi.automation import OutputValue
 
-from components.fleet_spec import FleetSpec
+from core.errors import FleetError
 from local import processes
 from operations import cli as fleet_cli
 from operations.bench import cli, command, engine, ground, in_vllm
 from operations.bench.ground import Endpoint, Options, Plan, check_answers, check_options, endpoints, lay, served_by, tokenizer_of
 from operations.bench.result import FRONT_DOOR, REGIONAL_GATEWAY, SHORT, BenchLoad, BenchResult, Machine, Measured, Objectives, measured
-from operations.errors import FleetError
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
+from specs.fleet import FleetSpec
 from tests.conftest import wait_until
 from tests.unit import fleets
 from toolchain import paths

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 
 from planning import sizing
-from planning.accelerators import ACCELERATORS
 from planning.calibration import Measurement, calibrate
 from planning.sizing import Efficiency, Engine, Load
+from specs.accelerators import ACCELERATORS
 from tests.unit import shapes
 
 LOAD = Load(requests_per_second=1, input_tokens=2000, output_tokens=200)

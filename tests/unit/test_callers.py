@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from components.doors import egress_gateway
-from components.overrides import overridden
-from components.spec import SpecError
-from stacks.config import parse_fleet
+from components.federation.overrides import overridden
+from components.mesh.gateways import egress_gateway
+from planning.stack_file import parse_fleet
+from specs.base import SpecError
 from tests.unit import fleets
 from tests.unit.test_fleet import declare
 

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planning import choice
+from planning import solver
 from planning.capacity import Nodes, Quota
-from planning.choice import Option, Placed, Placement, Wanted, hourly
+from planning.solver import Option, Placed, Placement, Wanted, hourly
 
 CLUSTERS = {"east": "us", "west": "us", "north": "eu"}
 
@@ -31,7 +31,7 @@ PLENTY = room(east=50, west=50, north=50)
 
 
 def chosen(model: Wanted, nodes: dict[tuple[str, str], list[Nodes]] = PLENTY) -> Placement | None:
-    found = choice.choose([model], nodes, {})
+    found = solver.choose([model], nodes, {})
     return None if found is None else found[model.name]
 
 
@@ -39,7 +39,7 @@ def places(placement: Placement | None) -> dict[str, int]:
     return {each.option.cluster: each.replicas for each in placement or ()}
 
 
-def every_way(models: list[Wanted], nodes: dict[tuple[str, str], list[Nodes]], most: int, taken: choice.Taken | None = None) -> float | None:
+def every_way(models: list[Wanted], nodes: dict[tuple[str, str], list[Nodes]], most: int, taken: solver.Taken | None = None) -> float | None:
     """The least cost by trying each number of replicas of each option."""
     best: float | None = None
     columns = [(model, each) for model in models for each in model.options]
@@ -56,8 +56,8 @@ def every_way(models: list[Wanted], nodes: dict[tuple[str, str], list[Nodes]], m
         sums = all(
             model.replicas is None or sum(each.replicas for each in placement) == model.replicas for model, placement in zip(models, placements, strict=True)
         )
-        kept = all(choice.keeps(model, placement) for model, placement in zip(models, placements, strict=True))
-        if one_each and sums and kept and choice.fits((), nodes, choice.together(taken or {}, choice.taken_by(placements))):
+        kept = all(solver.keeps(model, placement) for model, placement in zip(models, placements, strict=True))
+        if one_each and sums and kept and solver.fits((), nodes, solver.together(taken or {}, solver.taken_by(placements))):
             best = cost
     return best
 
@@ -80,7 +80,7 @@ def test_it_is_as_cheap_as_trying_everything(seed: int) -> None:
         for name in ("one", "two")
     ]
     nodes = room(east=chance.choice([1, 2]), west=chance.choice([1, 2]), north=chance.choice([1, 2]))
-    found = choice.choose(models, nodes, {})
+    found = solver.choose(models, nodes, {})
     best = every_way(models, nodes, 3)
     if best is None:
         # Trying stops at three of each; more of them may do.
@@ -89,8 +89,8 @@ def test_it_is_as_cheap_as_trying_everything(seed: int) -> None:
     assert found is not None
     assert sum(map(hourly, found.values())) <= best + 1e-6
     for model in models:
-        assert choice.keeps(model, found[model.name])
-    assert choice.fits((), nodes, choice.taken_by(found.values()))
+        assert solver.keeps(model, found[model.name])
+    assert solver.fits((), nodes, solver.taken_by(found.values()))
 
 
 @pytest.mark.parametrize("seed", range(30))
@@ -117,22 +117,22 @@ def test_with_quotas_it_is_as_cheap_as_trying_everything(seed: int) -> None:
         for name in ("one", "two")
     ]
     taken = {("west", "H100"): [2]} if seed % 3 else {}
-    found = choice.choose(models, nodes, taken)
+    found = solver.choose(models, nodes, taken)
     best = every_way(models, nodes, 3, taken)
     if best is None:
         assert found is None or max(each.replicas for placement in found.values() for each in placement) > 3
         return
     assert found is not None
     assert sum(map(hourly, found.values())) <= best + 1e-6
-    assert choice.fits((), nodes, choice.together(taken, choice.taken_by(found.values())))
+    assert solver.fits((), nodes, solver.together(taken, solver.taken_by(found.values())))
 
 
 def test_what_lies_elsewhere_takes_of_a_quota_too() -> None:
     quota = Quota(number=0, gpus=8)
     nodes = {(cluster, "H100"): [Nodes(count=2, gpus_per_node=4, quotas=(quota,))] for cluster in ("east", "west")}
     taken = {("west", "H100"): [1]}
-    assert choice.choose([wanted(option("east"), rate=5)], nodes, taken) is None
-    assert choice.choose([wanted(option("east"), rate=4)], nodes, taken) is not None
+    assert solver.choose([wanted(option("east"), rate=5)], nodes, taken) is None
+    assert solver.choose([wanted(option("east"), rate=4)], nodes, taken) is not None
 
 
 @pytest.mark.parametrize("seed", range(15))
@@ -147,10 +147,10 @@ def test_written_weights_are_as_cheap_as_trying_everything(seed: int) -> None:
     model = replace(wanted(*options, rate=5.0), weights=weights, least_clusters=2)
     best: float | None = None
     for replicas in range(1, 14):
-        shares = {name: count for name, count in choice.divide(replicas, choice.tie_free(weights)).items() if count}
+        shares = {name: count for name, count in solver.divide(replicas, solver.tie_free(weights)).items() if count}
         for ways in itertools.product(*([each for each in options if each.cluster == name] for name in shares)):
             placement = tuple(Placed(option=way, replicas=shares[way.cluster]) for way in ways)
-            if choice.keeps(model, placement) and (best is None or hourly(placement) < best):
+            if solver.keeps(model, placement) and (best is None or hourly(placement) < best):
                 best = hourly(placement)
     found = chosen(model)
     assert best is not None
@@ -169,8 +169,8 @@ def test_scattered_gpus_are_not_a_large_one() -> None:
     assert chosen(large, nodes) is None
     # One of the two nodes is half taken: four and two fit, four and four do not.
     four = wanted(option("east", count=4, rate=1), rate=2)
-    assert choice.choose([four], nodes, {("east", "H100"): [2]}) is None
-    assert places(choice.choose([replace(four, rate=1)], nodes, {("east", "H100"): [2]})["chat"]) == {"east": 1}  # pyright: ignore[reportOptionalSubscript]
+    assert solver.choose([four], nodes, {("east", "H100"): [2]}) is None
+    assert places(solver.choose([replace(four, rate=1)], nodes, {("east", "H100"): [2]})["chat"]) == {"east": 1}  # pyright: ignore[reportOptionalSubscript]
 
 
 def test_the_partner_of_a_failover_is_in_another_region() -> None:
@@ -204,12 +204,12 @@ def test_the_second_best_is_on_other_gpus_else_in_other_clusters() -> None:
     model = wanted(option("east", dollars=1), option("north", dollars=2), option("west", "L40S", dollars=3))
     first = chosen(model)
     assert first is not None
-    second = choice.second_best(model, first, PLENTY, {})
+    second = solver.second_best(model, first, PLENTY, {})
     assert places(second) == {"west": 3}
     alike = replace(model, options=model.options[:2])
-    second = choice.second_best(alike, first, PLENTY, {})
+    second = solver.second_best(alike, first, PLENTY, {})
     assert places(second) == {"north": 3}
-    assert choice.second_best(replace(model, options=model.options[:1]), first, PLENTY, {}) is None
+    assert solver.second_best(replace(model, options=model.options[:1]), first, PLENTY, {}) is None
 
 
 OPTIONS = st.lists(
@@ -223,7 +223,7 @@ OPTIONS = st.lists(
     ),
     min_size=1,
     max_size=4,
-    unique_by=choice.key,
+    unique_by=solver.key,
 )
 
 
@@ -257,13 +257,13 @@ def test_the_same_question_has_the_same_answer() -> None:
         )
         for number in range(30)
     ]
-    assert choice.choose(models, room(east=20, west=20, north=20), {}) == choice.choose(models, room(east=20, west=20, north=20), {})
+    assert solver.choose(models, room(east=20, west=20, north=20), {}) == solver.choose(models, room(east=20, west=20, north=20), {})
 
 
 def test_the_smallest_contradiction_is_named() -> None:
     def possible(names: frozenset[str]) -> bool:
         return not ({"b", "d"} <= names or {"a", "b", "c"} <= names)
 
-    assert choice.smallest_contradiction(["a", "b", "c", "d"], possible) == {"b", "d"}
-    assert choice.smallest_contradiction(["a", "c", "d"], possible) is None
-    assert choice.smallest_contradiction(["a"], lambda _: False) == frozenset()
+    assert solver.smallest_contradiction(["a", "b", "c", "d"], possible) == {"b", "d"}
+    assert solver.smallest_contradiction(["a", "c", "d"], possible) is None
+    assert solver.smallest_contradiction(["a"], lambda _: False) == frozenset()

@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from components.fleet_spec import FleetSpec
+from core.errors import FleetError
 from local import packet_filter
 from operations.drill import ground
 from operations.drill.cases import CASES, TAIL_S, shortest, timing
 from operations.drill.ground import Ground, Options, check_options, computed, lay
-from operations.errors import FleetError
 from operations.status import ClusterState, FleetState, HubState, ModelState
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
+from specs.fleet import FleetSpec
 from tests.unit import fleets
 
 LOCAL = next(each for each in fleets.stack_files() if each.name == "Pulumi.local.yaml")

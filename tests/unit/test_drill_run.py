@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from pulumi.automation import OutputValue
 
+from core.errors import FleetError
 from local import faults, packet_filter, stand_in
 from local.faults import Journal
 from local.host_cluster import HostCluster
@@ -17,7 +18,6 @@ from operations.drill.ground import Options, lay
 from operations.drill.load import Traffic
 from operations.drill.result import DrillResult
 from operations.drill.run import Clock, Stage, agree, calibrate, engine, first_rate, longest_wait, objects, planned, replaced
-from operations.errors import FleetError
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from tests.unit import drills
 from tests.unit.test_drill_ground import DOORS, OUTPUTS, Running, fleet

@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from components import envoy_filters, failover_budget, labels
-from components.failover import RequestFailoverSpec
-from components.failover_budget import Promise
 from components.fleet import Fleet, FleetArgs
-from components.fleet_spec import FleetSpec
-from planning import failover_time
+from components.mesh import envoy_filters
+from operations import failover_budget_document
+from planning import failover_budget, failover_time
+from planning.failover_budget import Promise
 from planning.failover_time import largest, total
-from stacks import budget
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
+from specs import labels
+from specs.failover import RequestFailoverSpec
+from specs.fleet import FleetSpec
 from tests.unit import engine, fleets
 
 
@@ -147,5 +148,5 @@ def test_the_local_fleet_keeps_the_goals_of_the_drill() -> None:
 
 
 def test_the_worked_example_of_the_documentation_is_current() -> None:
-    written = budget.DOCUMENT.read_text(encoding="utf-8").split(budget.MARK, 1)[1]
-    assert written == f"\n{budget.example()}", "run: python -m stacks.budget"
+    written = failover_budget_document.DOCUMENT.read_text(encoding="utf-8").split(failover_budget_document.MARK, 1)[1]
+    assert written == f"\n{failover_budget_document.example()}", "run: python -m operations.failover_budget_document"

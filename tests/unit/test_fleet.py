@@ -6,9 +6,9 @@ from typing import Any
 import pulumi
 import pytest
 
-from components import labels
 from components.fleet import Fleet, FleetArgs
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
+from specs import labels
 from tests.unit import engine, fleets
 from toolchain.pins import PINS
 

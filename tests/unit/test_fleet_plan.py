@@ -12,15 +12,15 @@ from typing import Any
 import pytest
 import yaml
 
-from components import fleet_plan
+from core.errors import FleetError
 from operations import stack_file
 from operations.bench.result import BenchLoad, BenchResult, Machine, Measured, Objectives, Percentiles, Serving
-from operations.errors import FleetError
 from operations.plan import cli, report
 from operations.plan.cli import calibrated
 from operations.plan.deployed import compare
+from planning import fleet_plan
 from planning.sizing import Efficiency
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
 from tests.unit import fleets
 from toolchain import paths
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from operations.errors import FleetError
-from operations.progress import Progress
+from core.errors import FleetError
+from core.progress import Progress
 from runtime_image.image import base, builders, inputs
 from runtime_image.image.builders import Buildah, Buildx
 from tests.unit import layouts

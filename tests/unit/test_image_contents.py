@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from components import serving
+from components.serving import serving_runtimes
 from operations.image import trial
 from runtime_image.image import arrange, confined, sbom, unpack
 from runtime_image.image.confined import Container
+from specs import runtimes
+from specs.failover import RequestFailoverSpec
 from tests.unit import layouts
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="unpacking is root's")
@@ -166,12 +168,12 @@ def test_layers_are_laid_over_each_other_and_take_away_what_they_say(tmp_path: P
 
 def test_the_trial_runs_the_runtimes_own_command(tmp_path: Path) -> None:
     container, env = trial.container(tmp_path / "root", tmp_path, 18000)
-    declared = serving.serving_runtime("vllm-cpu", serving.CpuRuntimeSpec(), serving.RequestFailoverSpec())["spec"]["containers"][0]
+    declared = serving_runtimes.serving_runtime("vllm-cpu", runtimes.CpuRuntimeSpec(), RequestFailoverSpec())["spec"]["containers"][0]
     assert list(container.command)[: len(declared["command"])] == declared["command"]
     assert "--port=18000" in container.command
     assert "--host=127.0.0.1" in container.command
     assert not [each for each in (*container.command, *env.values()) if "$(" in each or "{{" in each]
-    assert set(container.volumes) == {"/mnt/models", serving.GUARD_PATH}
+    assert set(container.volumes) == {"/mnt/models", serving_runtimes.GUARD_PATH}
 
 
 def test_the_root_is_made_read_only_after_all_else_is_mounted() -> None:

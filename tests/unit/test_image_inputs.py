@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import FleetError
 from operations import cli
-from operations.errors import FleetError
 from runtime_image.image import inputs
 from toolchain import paths
 

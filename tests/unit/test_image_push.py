@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from operations.errors import FleetError
-from runtime_image.artifact import reference
-from runtime_image.artifact.layout import Layout
-from runtime_image.artifact.registry import Registry
+from core.errors import FleetError
+from oci import reference
+from oci.layout import Layout
+from oci.registry import Registry
 from runtime_image.image import push, sbom
 from tests.unit import layouts
 from tests.unit.registries import Fake

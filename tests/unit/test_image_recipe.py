@@ -6,10 +6,12 @@ from typing import Any
 
 import pytest
 
-from components import serving
-from components.serving_arguments import parser_table
+from components.serving import serving_runtimes
 from runtime_image import vllm_arguments
 from runtime_image.image import base, inputs
+from specs import runtimes
+from specs.failover import RequestFailoverSpec
+from specs.serving_arguments import parser_table
 from toolchain import paths
 from toolchain.pins import PINS
 
@@ -101,7 +103,7 @@ def test_nothing_of_the_recipe_moves_by_itself() -> None:
 def test_the_user_is_a_number_with_the_group_of_root() -> None:
     # A kubelet cannot tell whether a name is root, and refuses it.
     assert steps("USER") == ["2000:0"]
-    declared = serving.serving_runtime("vllm-cpu", serving.CpuRuntimeSpec(), serving.RequestFailoverSpec())["spec"]["containers"][0]
+    declared = serving_runtimes.serving_runtime("vllm-cpu", runtimes.CpuRuntimeSpec(), RequestFailoverSpec())["spec"]["containers"][0]
     assert f"{declared['securityContext']['runAsUser']}:{declared['securityContext']['runAsGroup']}" == "2000:0"
 
 
@@ -113,13 +115,13 @@ def test_no_shell_stands_between_the_orders_to_the_container_and_vllm() -> None:
 def test_the_health_check_needs_no_shell_and_no_curl() -> None:
     command = json.loads(steps("HEALTHCHECK")[0].split("CMD", 1)[1])
     assert command[0] == "python3"
-    assert f"127.0.0.1:8000{serving.HEALTH_PATH}" in command[2]
+    assert f"127.0.0.1:8000{serving_runtimes.HEALTH_PATH}" in command[2]
     assert steps("EXPOSE") == ["8000"]
 
 
 def test_every_cache_lies_where_our_runtimes_let_it_be_written_and_not_in_the_home() -> None:
     found = environment()
-    spec = serving.serving_runtime("vllm-cpu", serving.CpuRuntimeSpec(), serving.RequestFailoverSpec())["spec"]
+    spec = serving_runtimes.serving_runtime("vllm-cpu", runtimes.CpuRuntimeSpec(), RequestFailoverSpec())["spec"]
     writable = {each["mountPath"] for each in spec["containers"][0]["volumeMounts"] if not each.get("readOnly")}
     assert spec["containers"][0]["securityContext"]["readOnlyRootFilesystem"]
     for name in ("VLLM_CACHE_ROOT", "XDG_CACHE_HOME", "TRITON_CACHE_DIR", "FLASHINFER_WORKSPACE_BASE", "HF_HOME"):

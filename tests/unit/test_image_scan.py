@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import FleetError
 from operations import cli
-from operations.errors import FleetError
 from runtime_image.image import scan
 from runtime_image.image.scan import Finding, Ignore
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from operations.errors import FleetError
-from runtime_image.artifact import reference
+from core.errors import FleetError
+from oci import reference
 from runtime_image.image import sign
 from runtime_image.image.sign import Signer
 

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 import yaml
 
-from components import placement, serving
-from stacks.config import parse_fleet
+from components.federation import interpreter
+from components.serving import models
+from planning.stack_file import parse_fleet
 from tests.unit import fleets
 from toolchain import tools
 
@@ -20,7 +21,7 @@ def interpret(tmp_path_factory: pytest.TempPathFactory) -> Any:
     """Runs one operation: interpret(operation, observed=…, status=[…], replicas=…) → the results, by description."""
     karmadactl = tools.path("karmadactl")
     folder = tmp_path_factory.mktemp("interpreter")
-    (folder / "rules.yaml").write_text(yaml.safe_dump(placement.resource_interpreter()))
+    (folder / "rules.yaml").write_text(yaml.safe_dump(interpreter.resource_interpreter()))
 
     def run(
         operation: str, observed: Any = None, status: list[Any] | None = None, replicas: int | None = None, check: bool = True, desired: Any = None
@@ -61,7 +62,7 @@ def _results(text: str) -> dict[str, Any]:
 
 def service(replicas: int = 2, **predictor: Any) -> dict[str, Any]:
     spec = parse_fleet(fleets.small())
-    body = serving.inference_service(spec.models[0].model_copy(update={"replicas": replicas}), spec.runtimes)
+    body = models.inference_service(spec.models[0].model_copy(update={"replicas": replicas}), spec.runtimes)
     body["spec"]["predictor"].update(predictor)
     body["metadata"]["generation"] = 3
     return body
@@ -101,7 +102,7 @@ def test_karmada_takes_the_scripts(tmp_path: Path) -> None:
     except tools.ToolError as error:
         pytest.skip(f"karmadactl is not built: {error}")
     rules = tmp_path / "rules.yaml"
-    rules.write_text(yaml.safe_dump(placement.resource_interpreter()))
+    rules.write_text(yaml.safe_dump(interpreter.resource_interpreter()))
     done = subprocess.run([str(karmadactl), "interpret", "-f", str(rules), "--check"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert "ERROR" not in done.stdout.upper()
@@ -238,7 +239,7 @@ def test_the_id_of_a_policy_made_anew_does_not_reach_the_pods(interpret: Any) ->
 
 
 def test_every_rule_that_karmada_asks_about_has_a_script() -> None:
-    rules = placement.resource_interpreter()["spec"]["customizations"]
+    rules = interpreter.resource_interpreter()["spec"]["customizations"]
     assert set(rules) == {
         "replicaResource",
         "replicaRevision",
@@ -248,5 +249,5 @@ def test_every_rule_that_karmada_asks_about_has_a_script() -> None:
         "healthInterpretation",
         "dependencyInterpretation",
     }
-    scripts = {path.stem for path in (fleets.REPO / "components" / "lua").glob("*.lua")}
+    scripts = {path.stem for path in (fleets.REPO / "components" / "federation" / "lua").glob("*.lua")}
     assert len(scripts) == len(rules)

@@ -5,11 +5,14 @@ from typing import Any
 
 import pytest
 
-from components import doors, envoy_filters, labels, regions, routes, stream_relay
-from components.failover import RequestFailoverSpec, StreamsSpec
-from components.overrides import overridden
-from components.regions import Endpoint
-from components.routes import ModelRoutes
+from components.federation.overrides import overridden
+from components.mesh import envoy_filters, regions, routes, stream_relay
+from components.mesh import gateways as gateway_objects
+from components.mesh.regions import Endpoint
+from components.mesh.routes import ModelRoutes
+from planning import failover_time
+from specs import labels
+from specs.failover import RequestFailoverSpec, StreamsSpec
 
 NUMBERS = RequestFailoverSpec()
 NO_RELAY = StreamsSpec()
@@ -182,7 +185,7 @@ def test_each_retry_moves_on_to_another_region() -> None:
 
 @pytest.mark.parametrize(("places", "attempts"), [(1, 2), (2, 2), (3, 3), (50, 5)])
 def test_retries_reach_every_region_of_a_usual_fleet(places: int, attempts: int) -> None:
-    assert routes.retry_attempts(places) == attempts
+    assert failover_time.retry_attempts(places) == attempts
     assert front(places=places)["spec"]["http"][0]["retries"]["attempts"] == attempts
 
 
@@ -347,7 +350,7 @@ def test_a_front_door_goes_past_a_relay_that_is_away_and_not_past_one_that_bring
 
 
 def test_the_egress_is_a_listener_of_the_front_door_that_nobody_else_reaches() -> None:
-    body = doors.egress_gateway()["spec"]
+    body = gateway_objects.egress_gateway()["spec"]
     assert body["selector"] == {"istio": "front-door"}
     assert [each["bind"] for each in body["servers"]] == ["127.0.0.1"]
 
@@ -356,8 +359,8 @@ def test_the_egress_is_a_listener_of_the_front_door_that_nobody_else_reaches() -
 
 
 def overrides() -> Iterator[tuple[Object, Object]]:
-    yield doors.listener_overrides(doors.FRONT_DOOR, {"us-east": 20000}), doors.front_door_gateway()
-    yield doors.listener_overrides(doors.EGRESS, {"us-east": 20000}), doors.egress_gateway()
+    yield gateway_objects.listener_overrides(gateway_objects.FRONT_DOOR, {"us-east": 20000}), gateway_objects.front_door_gateway()
+    yield gateway_objects.listener_overrides(gateway_objects.EGRESS, {"us-east": 20000}), gateway_objects.egress_gateway()
     yield routes.cluster_header_overrides(["us-east"]), routes.regional_routes("chat")
     yield stream_relay.port_overrides({"us-east": (20002, 20003)}), stream_relay.relay_entry()
     order = regions.order_overrides("chat", [EAST, WEST], {"us-east": "us-west"})
@@ -373,8 +376,8 @@ def test_every_override_selects_its_object_and_points_at_a_field_that_exists(pol
 
 
 def test_an_override_that_leads_nowhere_is_an_error() -> None:
-    policy = doors.listener_overrides(doors.FRONT_DOOR, {"us-east": 20000})
-    broken = doors.front_door_gateway()
+    policy = gateway_objects.listener_overrides(gateway_objects.FRONT_DOOR, {"us-east": 20000})
+    broken = gateway_objects.front_door_gateway()
     del broken["spec"]["servers"][0]["bind"]
     with pytest.raises(KeyError, match="/spec/servers/0/bind"):
         overridden(broken, [policy], "us-east")
@@ -387,7 +390,9 @@ def test_answers_name_cluster_and_model() -> None:
 
 
 def test_local_gateways_listen_on_loopback() -> None:
-    moved = overridden(doors.regional_gateway(), [doors.listener_overrides(doors.REGIONAL_GATEWAY, {"us-east": 20001})], "us-east")
+    moved = overridden(
+        gateway_objects.regional_gateway(), [gateway_objects.listener_overrides(gateway_objects.REGIONAL_GATEWAY, {"us-east": 20001})], "us-east"
+    )
     (server,) = moved["spec"]["servers"]
     assert (server["bind"], server["port"]["number"]) == ("127.0.0.1", 20001)
 
@@ -397,9 +402,9 @@ def test_local_gateways_listen_on_loopback() -> None:
 
 def everything() -> list[Object]:
     return [
-        doors.front_door_gateway(),
-        doors.regional_gateway(),
-        doors.egress_gateway(),
+        gateway_objects.front_door_gateway(),
+        gateway_objects.regional_gateway(),
+        gateway_objects.egress_gateway(),
         routes.predictors_rule(NUMBERS),
         stream_relay.relay_entry(),
         stream_relay.relay_rule(1),

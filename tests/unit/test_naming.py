@@ -1,6 +1,6 @@
 """Limits of names follow from what Kubernetes objects are made of them."""
 
-from components import naming
+from specs import naming
 
 
 def test_the_longest_model_name_fits_into_kserves_label() -> None:

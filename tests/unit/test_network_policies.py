@@ -5,10 +5,11 @@ from typing import Any
 
 import pytest
 
-from components import labels, network_policies
-from components.network_policies import NetworkPoliciesSpec
-from components.spec import SpecError
-from stacks.config import parse_fleet
+from components.serving import network_policies
+from planning.stack_file import parse_fleet
+from specs import labels
+from specs.base import SpecError
+from specs.network_policies import NetworkPoliciesSpec
 from tests.unit import fleets
 from tests.unit.test_fleet import declare
 

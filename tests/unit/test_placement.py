@@ -2,10 +2,12 @@
 
 from typing import Any
 
-from components import labels, placement
-from components.failover import CapacityFailoverSpec
-from components.placement import PlacementSpec
-from stacks.config import parse_fleet
+from components.federation import federation, placement
+from planning import division
+from planning.stack_file import parse_fleet
+from specs import labels
+from specs.failover import CapacityFailoverSpec
+from specs.placement import PlacementSpec
 from tests.unit import fleets
 
 
@@ -59,7 +61,7 @@ def test_models_tolerate_a_lost_cluster_for_a_while_and_no_new_work_goes_there()
     policy = placement.propagation_policy("chat", spec(), CapacityFailoverSpec())
     tolerated = {each["key"]: each for each in policy["spec"]["placement"]["clusterTolerations"]}
     assert tolerated[labels.TAINT_LOST]["tolerationSeconds"] == 60
-    assert not set(placement.KARMADA_TAINTS) & set(tolerated)
+    assert not set(federation.KARMADA_TAINTS) & set(tolerated)
 
 
 def test_a_model_may_wait_longer_than_the_fleet_or_not_at_all() -> None:
@@ -70,7 +72,7 @@ def test_a_model_may_wait_longer_than_the_fleet_or_not_at_all() -> None:
 
 
 def test_the_taint_of_a_lost_cluster_comes_and_goes() -> None:
-    body = placement.cluster_taint_policy()["spec"]
+    body = federation.cluster_taint_policy()["spec"]
     assert body["taints"] == [{"key": labels.TAINT_LOST, "effect": "NoExecute"}]
     assert body["addOnConditions"] == [{"conditionType": "Ready", "operator": "NotIn", "statusValues": ["True"]}]
     # Karmada never takes it off by itself.
@@ -85,9 +87,9 @@ def test_no_setting_is_used_that_karmada_deprecated_or_refuses() -> None:
 
 
 def test_what_members_share_reaches_them_even_if_they_are_away() -> None:
-    body = placement.shared_policy(["west", "east"])["spec"]
+    body = federation.shared_policy(["west", "east"])["spec"]
     assert body["placement"]["clusterAffinity"]["clusterNames"] == ["east", "west"]
-    assert {each["key"] for each in body["placement"]["clusterTolerations"]} == {*placement.KARMADA_TAINTS, labels.TAINT_LOST}
+    assert {each["key"] for each in body["placement"]["clusterTolerations"]} == {*federation.KARMADA_TAINTS, labels.TAINT_LOST}
     # Without a number of seconds: routes of a region that is only cut off from the hub must stay.
     assert all("tolerationSeconds" not in each and "effect" not in each for each in body["placement"]["clusterTolerations"])
     assert {each["kind"] for each in body["resourceSelectors"]} == {
@@ -105,7 +107,7 @@ def test_what_members_share_reaches_them_even_if_they_are_away() -> None:
 
 
 def test_pulumis_annotations_stay_on_the_hub() -> None:
-    (rule,) = placement.strip_pulumi_annotations()["spec"]["overrideRules"]
+    (rule,) = federation.strip_pulumi_annotations()["spec"]["overrideRules"]
     (overrider,) = rule["overriders"]["annotationsOverrider"]
     assert overrider["operator"] == "remove"
     assert set(overrider["value"]) == {placement.WAIT_FOR, placement.TIMEOUT_SECONDS}
@@ -115,9 +117,9 @@ def test_pulumis_annotations_stay_on_the_hub() -> None:
 
 def test_of_two_equal_clusters_the_first_in_failover_order_gets_the_odd_replica() -> None:
     even = spec(clusters=[{"name": "east", "weight": 1}, {"name": "west", "weight": 1}])
-    assert placement.division(even, 5) == {"east": 3, "west": 2}
+    assert division.division(even, 5) == {"east": 3, "west": 2}
     first_west = even.model_copy(update={"failover_order": ("west",)})
-    assert placement.division(first_west, 5) == {"east": 2, "west": 3}
+    assert division.division(first_west, 5) == {"east": 2, "west": 3}
 
 
 def test_overrides_are_one_policy_with_a_rule_for_each_cluster() -> None:

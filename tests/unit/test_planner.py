@@ -9,10 +9,10 @@ import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components import choice, fleet_plan, placement
-from components.choice import Kept, Resolved
-from components.spec import Problem, SpecError
-from stacks.config import kept_choices, parse_fleet, resolve_fleet
+from planning import choice, division, fleet_plan
+from planning.choice import Kept, Resolved
+from planning.stack_file import kept_choices, parse_fleet, resolve_fleet
+from specs.base import Problem, SpecError
 from tests.unit import fleets
 from tests.unit.test_stack_properties import stack_files
 
@@ -305,7 +305,7 @@ def test_whatever_is_left_out_it_is_chosen_or_refused(raw: dict[str, Any], data:
         return
     fleet_plan.plan(fleet, TODAY)
     for each in fleet.models:
-        assert sum(placement.division(each.placement, each.replicas).values()) == each.replicas
+        assert sum(division.division(each.placement, each.replicas).values()) == each.replicas
 
 
 class TestContradictions:

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 
 from planning import prices
-from planning.accelerators import ACCELERATORS
 from planning.prices import Price
+from specs.accelerators import ACCELERATORS
 
 KNOWN = prices.catalogue()
 

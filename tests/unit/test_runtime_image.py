@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from components.spec import SpecError
+from planning.stack_file import parse_fleet
 from runtime_image.image import inputs
-from stacks.config import parse_fleet
+from specs.base import SpecError
 from tests.unit import engine, fleets
 from tests.unit.test_fleet import declare
 

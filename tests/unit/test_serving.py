@@ -8,14 +8,16 @@ from typing import Any
 
 import pytest
 
-from components import labels, serving
-from components.failover import RequestFailoverSpec
-from components.fleet_spec import FleetSpec
-from components.placement import SHARED_KINDS, TIMEOUT_SECONDS, WAIT_FOR
-from components.serving import ModelSpec
-from components.spec import SpecError
+from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
+from components.federation.propagation import SHARED_KINDS
+from components.serving import models, serving_runtimes
+from planning.stack_file import parse_fleet
 from runtime_image import engine_guard
-from stacks.config import parse_fleet
+from specs import labels, runtimes
+from specs.base import SpecError
+from specs.failover import RequestFailoverSpec
+from specs.fleet import FleetSpec
+from specs.models import ModelSpec
 from tests.unit import fleets
 
 
@@ -33,7 +35,7 @@ def local() -> FleetSpec:
 
 def test_the_service_of_a_model_as_a_whole(local: FleetSpec) -> None:
     resources = {"cpu": "4", "memory": "32Gi", "nvidia.com/gpu": "4"}
-    assert serving.inference_service(local.models[1], local.runtimes) == {
+    assert models.inference_service(local.models[1], local.runtimes) == {
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {
@@ -74,7 +76,7 @@ def test_the_service_of_a_model_as_a_whole(local: FleetSpec) -> None:
 
 
 def test_gpu_type_and_tensor_parallel_size_differ_by_cluster(local: FleetSpec) -> None:
-    changes = serving.cluster_overrides(local.models[1], local.runtimes)
+    changes = models.cluster_overrides(local.models[1], local.runtimes)
     assert set(changes) == {"us-west", "eu-west"}
     assert changes["us-west"]["/spec/predictor/nodeSelector"] == {labels.LABEL_ACCELERATOR: "A100"}
     assert changes["us-west"]["/spec/predictor/model/args"] == ["--max-model-len=32768", "--tensor-parallel-size=8"]
@@ -87,20 +89,20 @@ def test_an_override_that_says_the_same_changes_nothing() -> None:
     fleet, model = parsed()
     same = model.placement.clusters[0].model_copy(update={"accelerator": model.accelerator})
     placement = model.placement.model_copy(update={"clusters": (same, *model.placement.clusters[1:])})
-    assert serving.cluster_overrides(model.model_copy(update={"placement": placement}), fleet.runtimes) == {}
+    assert models.cluster_overrides(model.model_copy(update={"placement": placement}), fleet.runtimes) == {}
 
 
 def test_a_cluster_without_gpus_gets_the_cpu_runtime_wholly() -> None:
     clusters = [{"name": "east"}, {"name": "west", "accelerator": {"type": "cpu"}}]
     fleet, model = parsed(placement={"clusters": clusters})
-    (change,) = serving.cluster_overrides(model, fleet.runtimes).values()
+    (change,) = models.cluster_overrides(model, fleet.runtimes).values()
     assert change["/spec/predictor/model/runtime"] == "vllm-cpu"
     assert change["/spec/predictor/model/args"] == ["--max-model-len=8192"]
     assert "nvidia.com/gpu" not in change["/spec/predictor/model/resources"]["limits"]
 
 
 def test_a_model_on_cpu_asks_for_no_gpu_and_for_its_node(local: FleetSpec) -> None:
-    predictor = serving.inference_service(local.models[0], local.runtimes)["spec"]["predictor"]
+    predictor = models.inference_service(local.models[0], local.runtimes)["spec"]["predictor"]
     assert predictor["nodeSelector"] == {labels.LABEL_ACCELERATOR: "cpu"}
     assert predictor["model"]["runtime"] == "vllm-cpu"
     assert predictor["model"]["resources"]["limits"] == {"cpu": "500m", "memory": "2Gi"}
@@ -113,11 +115,11 @@ def environment(body: dict[str, Any]) -> dict[str, str]:
 
 
 def test_the_revision_is_the_same_wherever_answers_are(local: FleetSpec) -> None:
-    revisions = {serving.revision(model, model.accelerator) for model in local.models}
+    revisions = {models.revision(model, model.accelerator) for model in local.models}
     assert len(revisions) == len(local.models)
     model = local.models[1]
-    (here,) = {serving.revision(model, model.accelerator_in(each.name)) for each in model.placement.clusters}
-    assert here == environment(serving.inference_service(model, local.runtimes))["FLEET_MODEL_REVISION"]
+    (here,) = {models.revision(model, model.accelerator_in(each.name)) for each in model.placement.clusters}
+    assert here == environment(models.inference_service(model, local.runtimes))["FLEET_MODEL_REVISION"]
 
 
 @pytest.mark.parametrize(
@@ -133,24 +135,24 @@ def test_the_revision_is_the_same_wherever_answers_are(local: FleetSpec) -> None
 )
 def test_a_new_revision_is_what_would_answer_otherwise(change: dict[str, Any], *, differs: bool) -> None:
     (_, before), (_, after) = parsed(), parsed(**change)
-    assert (serving.revision(before, before.accelerator) != serving.revision(after, after.accelerator)) is differs
+    assert (models.revision(before, before.accelerator) != models.revision(after, after.accelerator)) is differs
 
 
 def test_a_cluster_that_computes_in_another_precision_tells_another_revision() -> None:
     fleet, model = parsed(placement={"clusters": [{"name": "east"}, {"name": "west", "accelerator": {"type": "cpu"}}]})
-    base = environment(serving.inference_service(model, fleet.runtimes))["FLEET_MODEL_REVISION"]
-    (told,) = serving.cluster_overrides(model, fleet.runtimes)["west"]["/spec/predictor/model/env"]
+    base = environment(models.inference_service(model, fleet.runtimes))["FLEET_MODEL_REVISION"]
+    (told,) = models.cluster_overrides(model, fleet.runtimes)["west"]["/spec/predictor/model/env"]
     assert told["name"] == "FLEET_MODEL_REVISION"
     assert told["value"] != base
 
 
 def test_a_replica_is_full_with_what_it_computes_and_what_waits() -> None:
     fleet, model = parsed(runtime={"maxNumSeqs": 8, "maxQueued": 4})
-    assert environment(serving.inference_service(model, fleet.runtimes))["FLEET_GUARD_CAPACITY"] == "12"
+    assert environment(models.inference_service(model, fleet.runtimes))["FLEET_GUARD_CAPACITY"] == "12"
     fleet, model = parsed(runtime={"maxNumSeqs": 8, "maxQueued": 0})
-    assert environment(serving.inference_service(model, fleet.runtimes))["FLEET_GUARD_CAPACITY"] == "8"
+    assert environment(models.inference_service(model, fleet.runtimes))["FLEET_GUARD_CAPACITY"] == "8"
     fleet, model = parsed(runtime={"maxNumSeqs": 8})
-    assert "FLEET_GUARD_CAPACITY" not in environment(serving.inference_service(model, fleet.runtimes))
+    assert "FLEET_GUARD_CAPACITY" not in environment(models.inference_service(model, fleet.runtimes))
 
 
 def test_a_queue_without_a_known_batch_is_refused() -> None:
@@ -160,12 +162,12 @@ def test_a_queue_without_a_known_batch_is_refused() -> None:
 
 def test_without_a_length_the_model_gets_all_it_can() -> None:
     _, model = parsed()
-    assert serving.arguments(model, model.accelerator)[0] == "--max-model-len=8192"
+    assert models.arguments(model, model.accelerator)[0] == "--max-model-len=8192"
 
 
 def test_the_mode_is_written_out_because_kserves_default_differs() -> None:
     fleet, model = parsed()
-    annotations = serving.inference_service(model, fleet.runtimes)["metadata"]["annotations"]
+    annotations = models.inference_service(model, fleet.runtimes)["metadata"]["annotations"]
     assert annotations["serving.kserve.io/deploymentMode"] == "Standard"
     # With an autoscaler KServe drops minReplicas, and with it Karmada's division.
     assert annotations["serving.kserve.io/autoscalerClass"] == "none"
@@ -173,7 +175,7 @@ def test_the_mode_is_written_out_because_kserves_default_differs() -> None:
 
 def test_pulumi_waits_for_one_ready_cluster_and_longer_than_a_load_takes(local: FleetSpec) -> None:
     for model in local.models:
-        annotations = serving.inference_service(model, local.runtimes)["metadata"]["annotations"]
+        annotations = models.inference_service(model, local.runtimes)["metadata"]["annotations"]
         assert annotations[WAIT_FOR] == "condition=Ready"
         runtime = local.runtimes.for_accelerator(model.accelerator.type)
         assert int(annotations[TIMEOUT_SECONDS]) > runtime.startup_seconds
@@ -182,7 +184,7 @@ def test_pulumi_waits_for_one_ready_cluster_and_longer_than_a_load_takes(local: 
 @pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
 def test_the_runtimes_start_vllm_the_same_way_everywhere(local: FleetSpec, name: str) -> None:
     spec = local.runtimes.for_accelerator("cpu" if name == labels.RUNTIME_CPU else "H100")
-    body = serving.serving_runtime(name, spec, local.failover.requests)
+    body = serving_runtimes.serving_runtime(name, spec, local.failover.requests)
     (container,) = body["spec"]["containers"]
     assert container["name"] == "kserve-container"
     assert container["command"] == ["python3", "-m", "vllm.entrypoints.cli.main", "serve"]
@@ -196,10 +198,10 @@ def test_the_runtimes_start_vllm_the_same_way_everywhere(local: FleetSpec, name:
 @pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
 def test_both_runtimes_run_the_engine_guard(name: str) -> None:
     failover = RequestFailoverSpec().model_copy(update={"stall_seconds": 2.5})
-    body = serving.serving_runtime(name, serving.RuntimesSpec().vllm, failover)
+    body = serving_runtimes.serving_runtime(name, runtimes.RuntimesSpec().vllm, failover)
     (container,) = body["spec"]["containers"]
     mount, volume = container["volumeMounts"][0], body["spec"]["volumes"][0]
-    files = serving.guard_files()
+    files = serving_runtimes.guard_files()
     environment = {each["name"]: each.get("value") for each in container["env"]}
     assert "--middleware=engine_guard.EngineGuard" in container["args"]
     assert container["command"][:2] == ["python3", "-m"], "puts the working folder on Python's path"
@@ -212,7 +214,7 @@ def test_both_runtimes_run_the_engine_guard(name: str) -> None:
 
 
 def test_the_engine_guard_reaches_every_member_as_it_is() -> None:
-    files = serving.guard_files()
+    files = serving_runtimes.guard_files()
     assert files["metadata"]["namespace"] == labels.NAMESPACE_MODELS
     assert files["metadata"]["labels"][labels.LABEL_PROPAGATE] == "all"
     assert files["data"]["engine_guard.py"] == Path(inspect.getfile(engine_guard)).read_text(encoding="utf-8")
@@ -220,14 +222,14 @@ def test_the_engine_guard_reaches_every_member_as_it_is() -> None:
 
 
 def test_the_engine_guard_needs_nothing_that_vllm_has_not() -> None:
-    tree = ast.parse(serving.guard_files()["data"]["engine_guard.py"])
+    tree = ast.parse(serving_runtimes.guard_files()["data"]["engine_guard.py"])
     plain = {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
     named = {str(node.module) for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
     assert {each.partition(".")[0] for each in plain | named} <= sys.stdlib_module_names
 
 
 def test_probes_ask_what_they_mean_and_a_busy_server_is_never_restarted(local: FleetSpec) -> None:
-    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, local.runtimes.vllm, local.failover.requests)["spec"]["containers"]
+    (container,) = serving_runtimes.serving_runtime(labels.RUNTIME_GPU, local.runtimes.vllm, local.failover.requests)["spec"]["containers"]
     startup = container["startupProbe"]
     assert startup["httpGet"] == {"path": "/health", "port": 8080}
     # /health stays true while the engine hangs.
@@ -241,8 +243,8 @@ def test_shutdown_drains_before_it_kills(drain: int) -> None:
     raw = fleets.small()
     raw["runtimes"] = {"vllm": {"drainSeconds": drain, "shutdownSeconds": 40}}
     fleet = parse_fleet(raw)
-    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, fleet.runtimes.vllm, fleet.failover.requests)["spec"]["containers"]
-    predictor = serving.inference_service(fleet.models[0], fleet.runtimes)["spec"]["predictor"]
+    (container,) = serving_runtimes.serving_runtime(labels.RUNTIME_GPU, fleet.runtimes.vllm, fleet.failover.requests)["spec"]["containers"]
+    predictor = models.inference_service(fleet.models[0], fleet.runtimes)["spec"]["predictor"]
     # vLLM's default of 0 would cut off what is under way.
     assert "--shutdown-timeout=40" in container["args"]
     assert predictor["terminationGracePeriodSeconds"] > drain + 40
@@ -251,8 +253,8 @@ def test_shutdown_drains_before_it_kills(drain: int) -> None:
 
 @pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
 def test_pods_run_without_root_and_write_only_where_they_may(name: str) -> None:
-    spec = serving.RuntimesSpec().for_accelerator("cpu" if name == labels.RUNTIME_CPU else "H100")
-    body = serving.serving_runtime(name, spec, RequestFailoverSpec())["spec"]
+    spec = runtimes.RuntimesSpec().for_accelerator("cpu" if name == labels.RUNTIME_CPU else "H100")
+    body = serving_runtimes.serving_runtime(name, spec, RequestFailoverSpec())["spec"]
     (container,) = body["containers"]
     security = container["securityContext"]
     assert security["runAsNonRoot"] is True
@@ -271,18 +273,18 @@ def test_pods_run_without_root_and_write_only_where_they_may(name: str) -> None:
 
 
 def test_processes_of_a_gpu_replica_get_memory_to_talk_by() -> None:
-    runtimes = serving.RuntimesSpec()
-    spec = runtimes.vllm.model_copy(update={"shared_memory": "4Gi"})
-    body = serving.serving_runtime(labels.RUNTIME_GPU, spec, RequestFailoverSpec())["spec"]
+    spec_of = runtimes.RuntimesSpec()
+    spec = spec_of.vllm.model_copy(update={"shared_memory": "4Gi"})
+    body = serving_runtimes.serving_runtime(labels.RUNTIME_GPU, spec, RequestFailoverSpec())["spec"]
     (mount,) = [each for each in body["containers"][0]["volumeMounts"] if each["mountPath"] == "/dev/shm"]
     (volume,) = [each for each in body["volumes"] if each["name"] == mount["name"]]
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
-    on_cpu = serving.serving_runtime(labels.RUNTIME_CPU, runtimes.vllm_cpu, RequestFailoverSpec())["spec"]
+    on_cpu = serving_runtimes.serving_runtime(labels.RUNTIME_CPU, runtimes.vllm_cpu, RequestFailoverSpec())["spec"]
     assert "/dev/shm" not in {each["mountPath"] for each in on_cpu["containers"][0]["volumeMounts"]}
 
 
 def test_the_cache_of_a_prompt_is_offered_at_the_pods_address() -> None:
-    (container,) = serving.serving_runtime(labels.RUNTIME_GPU, serving.RuntimesSpec().vllm, RequestFailoverSpec())["spec"]["containers"]
+    (container,) = serving_runtimes.serving_runtime(labels.RUNTIME_GPU, runtimes.RuntimesSpec().vllm, RequestFailoverSpec())["spec"]["containers"]
     names = [each["name"] for each in container["env"]]
     assert {each["name"]: each.get("value") for each in container["env"]}["VLLM_NIXL_SIDE_CHANNEL_HOST"] == "$(POD_IP)"
     assert names.index("POD_IP") < names.index("VLLM_NIXL_SIDE_CHANNEL_HOST"), "Kubernetes expands only what stands before"
@@ -290,6 +292,6 @@ def test_the_cache_of_a_prompt_is_offered_at_the_pods_address() -> None:
 
 @pytest.mark.parametrize("name", [labels.RUNTIME_GPU, labels.RUNTIME_CPU])
 def test_pods_say_where_their_metrics_are(name: str) -> None:
-    body = serving.serving_runtime(name, serving.RuntimesSpec().vllm, RequestFailoverSpec())["spec"]
+    body = serving_runtimes.serving_runtime(name, runtimes.RuntimesSpec().vllm, RequestFailoverSpec())["spec"]
     (port,) = body["containers"][0]["ports"]
     assert body["annotations"] == {"prometheus.io/scrape": "true", "prometheus.io/port": str(port["containerPort"]), "prometheus.io/path": "/metrics"}

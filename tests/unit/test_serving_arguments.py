@@ -9,13 +9,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from components import serving, serving_arguments, serving_rules
-from components.fleet_spec import FleetSpec
-from components.serving import ModelSpec
-from components.spec import Problem, SpecError
+from components.serving import models, serving_runtimes
+from planning import serving_rules
+from planning.stack_file import parse_fleet
 from runtime_image import vllm_arguments
 from runtime_image.vllm_arguments import GONE, table
-from stacks.config import parse_fleet
+from specs import runtimes, serving_arguments
+from specs.base import Problem, SpecError
+from specs.fleet import FleetSpec
+from specs.models import ModelSpec
 from tests.unit import fleets
 
 CPU = {"accelerator": {"type": "cpu"}}
@@ -66,7 +68,7 @@ def everything() -> tuple[FleetSpec, ModelSpec]:
 
 def test_every_field_becomes_its_flag() -> None:
     _, model = everything()
-    assert serving.arguments(model, model.accelerator) == [
+    assert models.arguments(model, model.accelerator) == [
         "--max-model-len=4096",
         "--tensor-parallel-size=4",
         "--pipeline-parallel-size=2",
@@ -104,13 +106,13 @@ def test_no_field_was_left_out_of_the_test_above() -> None:
 
 def test_what_is_left_out_is_left_to_vllm() -> None:
     _, model = parsed()
-    assert serving.arguments(model, model.accelerator) == ["--max-model-len=8192", "--tensor-parallel-size=1"]
+    assert models.arguments(model, model.accelerator) == ["--max-model-len=8192", "--tensor-parallel-size=1"]
 
 
 def test_other_flags_are_written_as_the_parser_reads_them() -> None:
     extra = {"--allowed-origins": ["https://example.com"], "--cudagraph-capture-sizes": [1, 2, 4], "--hf-overrides": {"a": {"b": True}}}
     _, model = parsed(runtime={"extraArguments": extra})
-    assert serving.arguments(model, model.accelerator)[2:] == [
+    assert models.arguments(model, model.accelerator)[2:] == [
         '--allowed-origins=["https://example.com"]',
         "--cudagraph-capture-sizes",
         "1",
@@ -171,7 +173,7 @@ def test_what_vllm_would_refuse_is_refused_at_its_field(field: str, value: Any, 
 
 def test_a_request_whose_cache_does_not_come_can_be_computed_anew() -> None:
     _, model = parsed(runtime={"kvTransfer": {"connector": "NixlConnector", "onLoadFailure": "recompute"}})
-    (flag,) = [each for each in serving.arguments(model, model.accelerator) if each.startswith("--kv-transfer-config=")]
+    (flag,) = [each for each in models.arguments(model, model.accelerator) if each.startswith("--kv-transfer-config=")]
     assert '"kv_role":"kv_both","kv_load_failure_policy":"recompute"' in flag
 
 
@@ -286,7 +288,7 @@ def test_the_sizes_that_are_offered_are_taken() -> None:
     assert offered == [2, 4, 8, 16]
     for count in offered:
         _, model = parsed(accelerator={"type": "H100", "count": count}, runtime={"pipelineParallelSize": 2}, facts=facts, clusters={"gpusPerNode": 16})
-        assert f"--tensor-parallel-size={count // 2}" in serving.arguments(model, model.accelerator)
+        assert f"--tensor-parallel-size={count // 2}" in models.arguments(model, model.accelerator)
 
 
 def test_whole_experts_on_each_gpu_are_not_split() -> None:
@@ -324,14 +326,14 @@ def test_everything_wrong_with_arguments_is_told_at_once() -> None:
 )
 def test_a_new_revision_is_what_changes_answers(runtime: dict[str, Any], *, differs: bool) -> None:
     (_, before), (_, after) = parsed(), parsed(runtime=runtime)
-    assert (serving.revision(before, before.accelerator) != serving.revision(after, after.accelerator)) is differs
+    assert (models.revision(before, before.accelerator) != models.revision(after, after.accelerator)) is differs
 
 
 @pytest.mark.parametrize("kind", ["cpu", "H100"])
 def test_the_runtimes_themselves_give_vllm_only_what_it_takes(kind: str) -> None:
     fleet, _ = parsed()
-    spec, name = fleet.runtimes.for_accelerator(kind), serving.runtime_name(kind)
-    (container,) = serving.serving_runtime(name, spec, fleet.failover.requests)["spec"]["containers"]
+    spec, name = fleet.runtimes.for_accelerator(kind), serving_runtimes.runtime_name(kind)
+    (container,) = serving_runtimes.serving_runtime(name, spec, fleet.failover.requests)["spec"]["containers"]
     flags = [each.partition("=")[0] for each in container["args"] if each.startswith("--")]
     assert flags
     assert [each for each in flags if each not in spec.parser.flags] == []
@@ -348,13 +350,13 @@ def test_the_runtimes_themselves_give_vllm_only_what_it_takes(kind: str) -> None
     ],
 )
 def test_arguments_are_checked_against_the_vllm_of_the_image(image: str, version: str) -> None:
-    assert serving.GpuRuntimeSpec(image=image).parser.version == version
+    assert runtimes.GpuRuntimeSpec(image=image).parser.version == version
 
 
 def test_the_default_images_have_a_table() -> None:
-    runtimes = serving.RuntimesSpec()
-    assert runtimes.vllm.image.endswith(f":v{runtimes.vllm.parser.version}")
-    assert f":v{runtimes.vllm_cpu.parser.version}-" in runtimes.vllm_cpu.image
+    spec = runtimes.RuntimesSpec()
+    assert spec.vllm.image.endswith(f":v{spec.vllm.parser.version}")
+    assert f":v{spec.vllm_cpu.parser.version}-" in spec.vllm_cpu.image
 
 
 @pytest.mark.parametrize("version", vllm_arguments.versions())
@@ -391,7 +393,7 @@ def test_whatever_stands_below_extra_arguments_is_written_or_refused_by_its_name
     try:
         _, model = parsed(runtime={"extraArguments": extra})
         refused: tuple[Problem, ...] = ()
-        rendered = serving.arguments(model, model.accelerator)
+        rendered = models.arguments(model, model.accelerator)
     except SpecError as error:
         refused, rendered = error.problems, []
     assert {each.path[:4] for each in refused} <= {("models", 0, "runtime", "extraArguments")}

@@ -7,9 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planning import sizing
-from planning.accelerators import ACCELERATORS
 from planning.model_size import GIB, Shape, cache_per_token
 from planning.sizing import BETWEEN_TOKENS, CACHE, FIRST_TOKEN, SEQUENCES, WEIGHTS, Efficiency, Engine, Goals, Load, size
+from specs.accelerators import ACCELERATORS
 from tests.unit import shapes
 
 LOAD = Load(requests_per_second=10, input_tokens=1000, output_tokens=300)

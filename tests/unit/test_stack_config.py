@@ -10,7 +10,7 @@ from typing import Any
 import pulumi
 import pytest
 
-from components.driver_commands import require_driver
+from components.drivers.commands import require_driver
 from stacks import config
 from tests.unit import engine, fleets
 

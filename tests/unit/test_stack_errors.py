@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from components.spec import Problem, SpecError
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
+from specs.base import Problem, SpecError
 from tests.unit import fleets
 
 Fleet = dict[str, Any]

@@ -7,11 +7,13 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components import failover_budget, placement, serving
-from components.spec import SpecError
-from planning.accelerators import CPU
+from components.federation import placement
+from components.serving import models
+from planning import division, failover_budget
 from planning.failover_time import total
-from stacks.config import parse_fleet
+from planning.stack_file import parse_fleet
+from specs.accelerators import CPU
+from specs.base import SpecError
 from tests.unit import fleets
 
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,12}[a-z0-9])?", fullmatch=True)
@@ -55,11 +57,11 @@ def _fields(value: Any, path: tuple[str | int, ...] = ()) -> list[tuple[str | in
 def test_a_valid_stack_renders(raw: dict[str, Any]) -> None:
     fleet = parse_fleet(raw)
     for model in fleet.models:
-        divided = placement.division(model.placement, model.replicas)
+        divided = division.division(model.placement, model.replicas)
         assert sum(divided.values()) == model.replicas
         assert min(divided.values()) >= 1
-        service = serving.inference_service(model, fleet.runtimes)
-        for fields in serving.cluster_overrides(model, fleet.runtimes).values():
+        service = models.inference_service(model, fleet.runtimes)
+        for fields in models.cluster_overrides(model, fleet.runtimes).values():
             for pointer in fields:
                 assert _follow(service, pointer) is not None, pointer
         policy = placement.propagation_policy(model.name, model.placement, fleet.failover.capacity)
@@ -115,7 +117,7 @@ def test_no_accepted_stack_asks_for_more_gpus_than_there_are(raw: dict[str, Any]
     for cluster in fleet.clusters:
         used = 0
         for model in fleet.models:
-            share = placement.division(model.placement, model.replicas).get(cluster.name, 0)
+            share = division.division(model.placement, model.replicas).get(cluster.name, 0)
             wanted = model.accelerator_in(cluster.name)
             used += 0 if wanted.type == CPU else share * wanted.count
         assert used <= sum(pool.gpus for pool in cluster.gpu_pools)

@@ -8,15 +8,14 @@ from typing import Any
 
 import pytest
 
-from components import choice, fleet_plan, placement
-from components.fleet_spec import FleetEntry, FleetSpec
-from components.market import Market, wanted_of
-from components.spec import SpecError, parse
 from operations import plan_scale
-from planning import losses
-from planning.choice import Placed, Placement, exact, fits, hourly, keeps, taken_by
+from planning import choice, division, fleet_plan, losses
 from planning.losses import Served
-from stacks.config import resolve_fleet
+from planning.solver import Placed, Placement, exact, fits, hourly, keeps, taken_by
+from planning.stack_file import resolve_fleet
+from planning.supply import Market, wanted_of
+from specs.base import SpecError, parse
+from specs.fleet import FleetEntry, FleetSpec
 from tests.unit import fleets
 
 TIERS = [{"placement": {"standby": tier}} for tier in ("hot", "warm", "cold")] + [{"objectives": {"restoreSeconds": 3000}, "runtime": {"loadSeconds": 60}}]
@@ -52,7 +51,7 @@ def survives(fleet: FleetSpec, chosen: Mapping[str, Placement]) -> bool:
     served = [
         Served(
             name=each.name,
-            weights=placement.policy_weights(each.placement),
+            weights=division.policy_weights(each.placement),
             replicas=each.replicas,
             runs_on={name: (each.accelerator_in(name).type, each.accelerator_in(name).count) for name in each.placement.weights},
             rates={},

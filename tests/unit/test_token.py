@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from core.errors import FleetError
 from operations import token
-from operations.errors import FleetError
 
 
 def test_a_token_is_read_from_its_file(tmp_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Karmada, KServe and Istio, and how each gets into a cluster."""

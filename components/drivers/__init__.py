@@ -1,0 +1,1 @@
+"""Clusters: one module per driver."""

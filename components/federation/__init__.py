@@ -1,0 +1,1 @@
+"""Karmada objects on the hub: membership, policies, placement, overrides."""

@@ -1,0 +1,17 @@
+"""What the hub propagates to the members: the one registry of kinds."""
+
+INFERENCE_SERVICE = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
+
+# What every member holds alike, found by LABEL_PROPAGATE.
+SHARED_KINDS = (
+    ("v1", "ConfigMap"),
+    ("serving.kserve.io/v1alpha1", "ClusterServingRuntime"),
+    ("networking.istio.io/v1", "Gateway"),
+    ("networking.istio.io/v1", "ServiceEntry"),
+    ("networking.istio.io/v1", "DestinationRule"),
+    ("networking.istio.io/v1", "VirtualService"),
+    ("networking.istio.io/v1alpha3", "EnvoyFilter"),
+    ("security.istio.io/v1", "RequestAuthentication"),
+    ("security.istio.io/v1", "AuthorizationPolicy"),
+    ("networking.k8s.io/v1", "NetworkPolicy"),
+)

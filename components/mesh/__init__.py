@@ -1,0 +1,1 @@
+"""Gateways, regions, routes and Envoy configuration."""

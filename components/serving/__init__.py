@@ -1,0 +1,1 @@
+"""Runtimes, models and what their pods need."""

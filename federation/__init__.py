@@ -1,0 +1,1 @@
+"""What is done to the hub and a member when a cluster joins or leaves, for every driver."""

@@ -1,0 +1,69 @@
+"""From the content of a stack file to a valid FleetSpec, with what the planner chose."""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from planning import choice, rules
+from planning.choice import NOTHING_KEPT, Kept, Resolved
+from specs.base import Problem, SpecError, parse
+from specs.fleet import FleetEntry, FleetSpec
+
+# Lists whose entries are checked one by one, so that a broken entry hides no other error.
+_LISTS = ("models",)
+
+# Where a problem is of a file as such.
+_WHOLE = ("the file",)
+
+
+def parse_fleet(raw: Any) -> FleetSpec:
+    """The Spec below `fleet:spec`, with nothing left open. Raises SpecError with everything that is wrong."""
+    return resolve_fleet(raw)[1].fleet
+
+
+def resolve_fleet(raw: Any, kept: Kept = NOTHING_KEPT, *, anew: bool = False) -> tuple[FleetEntry, Resolved]:
+    """What is written below `fleet:spec`, and what it becomes: planning/choice.py decides what is left open. Raises SpecError."""
+    found: list[Resolved] = []
+
+    def problems(entry: FleetEntry) -> Iterator[Problem]:
+        found.append(choice.resolve(entry, kept, anew=anew))
+        yield from found[-1].problems
+        places = found[-1].places
+        for each in rules.problems(found[-1].fleet):
+            model = each.path[1] if each.path[:1] == ("models",) and len(each.path) > 1 else None
+            yield each if not isinstance(model, int) else replace(each, path=("models", places[model], *each.path[2:]))
+
+    entry = parse(FleetEntry, raw, problems, _LISTS)
+    return entry, found[-1]
+
+
+def kept_choices(folder: Path, stack: str) -> Kept:
+    """The choices that stand for a stack, nothing where the file is not there. Raises SpecError."""
+    file = choices_file(folder, stack)
+    if not file.exists():
+        return NOTHING_KEPT
+    raw = read_yaml(file) or {}
+    if not isinstance(raw, dict):
+        raise SpecError([Problem(_WHOLE, "must be a mapping of fields", raw)])
+    return parse(Kept, raw, lambda _: ())
+
+
+def read_yaml(file: Path) -> Any:
+    """Raises SpecError for what cannot be read as YAML."""
+    try:
+        return yaml.safe_load(file.read_text(encoding="utf-8"))
+    except OSError as error:
+        rule = f"cannot be read: {error.strerror}"
+    except UnicodeDecodeError:
+        rule = "is no text in UTF-8"
+    except yaml.YAMLError as error:
+        rule = f"is no YAML: {error}"
+    raise SpecError([Problem(_WHOLE, rule)])
+
+
+def choices_file(folder: Path, stack: str) -> Path:
+    """Where `fleet plan --choose` keeps what was chosen for a stack."""
+    return folder / f"choices.{stack}.yaml"

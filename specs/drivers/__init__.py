@@ -1,0 +1,1 @@
+"""What a stack file says about a cluster's driver: one module per driver."""
