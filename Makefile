@@ -37,6 +37,7 @@ lint: ## style and types
 	@.venv/bin/ruff check .
 	@.venv/bin/ruff format --check .
 	@.venv/bin/pyright
+	@.venv/bin/lint-imports --no-logo
 
 fix: ## let the linter mend what it can
 	@.venv/bin/ruff check --fix .

@@ -10,8 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from runtime_image.image import arrange
-from toolchain import paths
+from toolchain import arrange, paths
 from toolchain.acquisition import Acquisition, ToolError, UnavailableError, need_space, partial
 
 LOCKS = Path(__file__).with_name("locks")

@@ -63,7 +63,7 @@ def copied(variant: str) -> tuple[str, ...]:
     """The files that the recipe copies into the build of a variant. The ignore file lets in these and no others."""
     return (
         f"runtime_image/requirements-{variant}.lock",
-        "runtime_image/image/arrange.py",
+        "toolchain/arrange.py",
         "runtime_image/image/sbom.py",
         "toolchain/locks/uv.txt",
     )

@@ -10,11 +10,12 @@ import pytest
 
 from components.serving import serving_runtimes
 from operations.image import trial
-from runtime_image.image import arrange, confined, sbom, unpack
+from runtime_image.image import confined, sbom, unpack
 from runtime_image.image.confined import Container
 from specs import runtimes
 from specs.failover import RequestFailoverSpec
 from tests.unit import layouts
+from toolchain import arrange
 
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="unpacking is root's")
 

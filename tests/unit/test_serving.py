@@ -279,7 +279,7 @@ def test_processes_of_a_gpu_replica_get_memory_to_talk_by() -> None:
     (mount,) = [each for each in body["containers"][0]["volumeMounts"] if each["mountPath"] == "/dev/shm"]
     (volume,) = [each for each in body["volumes"] if each["name"] == mount["name"]]
     assert volume["emptyDir"] == {"medium": "Memory", "sizeLimit": "4Gi"}
-    on_cpu = serving_runtimes.serving_runtime(labels.RUNTIME_CPU, runtimes.vllm_cpu, RequestFailoverSpec())["spec"]
+    on_cpu = serving_runtimes.serving_runtime(labels.RUNTIME_CPU, spec_of.vllm_cpu, RequestFailoverSpec())["spec"]
     assert "/dev/shm" not in {each["mountPath"] for each in on_cpu["containers"][0]["volumeMounts"]}
 
 
