@@ -75,8 +75,6 @@ class KarmadaSettings(BaseModel):
     later, whatever stands here: Karmada waits 32 s for an answer (pkg/util/membercluster_client.go)."""
     cluster_success_threshold: Positive = 4
     """A member must answer this long before Ready becomes True again (Karmada: 30)."""
-    cluster_lease_duration: Positive = 20
-    """Lifetime of a pull-mode member's lease (Karmada: 40)."""
     cluster_monitor_period: Positive = 1
     """How often missing status is looked for (Karmada: 5)."""
     cluster_monitor_grace_period: Positive = 20
@@ -241,7 +239,6 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
             f"--cert-dir={cert.directory}",
             # Third of the five switches without which a lost cluster keeps its replicas (ClusterTaintPolicy, NoExecute).
             "--allow-no-execute-taint-policy=true",
-            "--feature-gates=Failover=true",
             f"--metrics-bind-address=127.0.0.1:{hub.port(WEBHOOK + '-metrics')}",
             f"--health-probe-bind-address=127.0.0.1:{hub.port(WEBHOOK + '-health')}",
         ],
@@ -263,7 +260,6 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
             f"--cluster-status-update-frequency={_go(settings.cluster_status_update_frequency)}",
             f"--cluster-failure-threshold={_go(settings.cluster_failure_threshold)}",
             f"--cluster-success-threshold={_go(settings.cluster_success_threshold)}",
-            f"--cluster-lease-duration={_go(settings.cluster_lease_duration)}",
             f"--cluster-monitor-period={_go(settings.cluster_monitor_period)}",
             f"--cluster-monitor-grace-period={_go(settings.cluster_monitor_grace_period)}",
             f"--cluster-startup-grace-period={_go(settings.cluster_startup_grace_period)}",

@@ -1,7 +1,8 @@
 """Giving a cluster that came back its share of the replicas again.
 
-Karmada moves replicas away from a lost cluster and leaves them where they went: a fresh division happens only when it is
-asked for, by a WorkloadRebalancer.
+Karmada moves replicas away from a lost cluster and leaves them where they went. Its scheduler looks at a binding again when a
+cluster changes, but divides anew only for another placement, another number of replicas, a cluster that is being deleted, or a
+WorkloadRebalancer (1.18.2: pkg/scheduler/scheduler.go, lines 416 to 457).
 """
 
 import sys

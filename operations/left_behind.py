@@ -1,7 +1,8 @@
 """Objects that Karmada left on a member though nothing on the hub asks for them any more.
 
-Karmada 1.16 deletes a member's object only if its own cache of that member knows it (objectwatcher.go, Delete). For up to a
-minute after a member's return that cache is old: what was made and deleted meanwhile stays there for good, GPUs included.
+Karmada deletes a member's object only if its own cache of that member knows it (1.18.2: pkg/util/objectwatcher/objectwatcher.go,
+lines 214 to 218: not found in the cache means success). For up to a minute after a member's return that cache is old: what was
+made and deleted meanwhile stays there for good, GPUs included.
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,8 +1,9 @@
 """Objects that members hold and the hub takes for refused.
 
-Karmada 1.16 makes an object twice that is deleted and wanted again at once. The second time it exists already, which its status
-controller notes in the Work and never takes back (work_status_controller.go, handleDeleteEvent): the hub shows the model in that
-cluster as not ready and without replicas. A Work that changes is looked at anew.
+Karmada creates an object twice that is deleted and wanted again at once: its execution controller and its status controller both
+do, each by its own event. The second create finds the object there, which the status controller notes in the Work and never takes
+back (1.18.2: pkg/controllers/status/work_status_controller.go, lines 304 to 309): the hub shows the model in that cluster as not
+ready and without replicas. A Work that changes is synced again.
 """
 
 from typing import Any

@@ -1,6 +1,6 @@
 """How Karmada divides the replicas of a model over clusters by static weights.
 
-Karmada 1.16 uses the method of Webster (Sainte-Laguë): replicas are handed out one by one, each to the cluster with the
+Karmada 1.18 uses the method of Webster (Sainte-Laguë): replicas are handed out one by one, each to the cluster with the
 highest weight / (2 * replicas so far + 1). Source: pkg/util/helper/webstermethod.go and pkg/util/helper/binding.go of
 that version. Not the dynamic division by free capacity, which depends on what runs at the time.
 """

@@ -14,11 +14,6 @@ from planning.failover_time import Capacity, Case, Parts, Requests, retry_attemp
 from specs.fleet import FleetSpec
 from specs.models import ModelSpec
 
-# Namespaced objects that a member holds for each model of the fleet, its own and its routes; and for all models together.
-# At least as many as are declared: a test counts them.
-_OBJECTS_PER_MODEL = 8
-_OBJECTS = 12
-
 # 0.405 is stored as a little more or less; that is no further millisecond.
 _HAIR = 1e-6
 
@@ -100,14 +95,9 @@ def capacity(fleet: FleetSpec, model: ModelSpec) -> Capacity:
         success_threshold=numbers.success_threshold_seconds,
         evict_after=model.placement.evict_after(numbers),
         evictions_per_second=numbers.evictions_per_second,
-        bindings=objects_in_a_cluster(fleet),
+        models=len(fleet.models),
         load=model.runtime.load_seconds,
     )
-
-
-def objects_in_a_cluster(fleet: FleetSpec) -> int:
-    """Namespaced objects that Karmada keeps in a member at most. Routes of a model are in every member."""
-    return _OBJECTS + _OBJECTS_PER_MODEL * len(fleet.models)
 
 
 def promise(fleet: FleetSpec, model: ModelSpec) -> Promise:

@@ -9,11 +9,11 @@ Sources of what is not declared:
 - Envoy 1.40. PINGs: `onKeepaliveResponse` in source/common/http/http2/codec_impl.cc. Waits before retries:
   source/common/common/backoff_strategy.cc. Checks: source/extensions/health_checkers and
   source/common/upstream/health_checker_base_impl.cc; the next check is due one interval after the last one ended.
-- Karmada 1.16, members in push mode. Reads: pkg/controllers/status/cluster_status_controller.go, the threshold:
+- Karmada 1.18, members in push mode. Reads: pkg/controllers/status/cluster_status_controller.go, the threshold:
   cluster_condition_cache.go there. Taints: pkg/controllers/taint/clustertaintpolicy_controller.go. Eviction:
   taint_manager.go and eviction_worker.go in pkg/controllers/cluster. The flags --cluster-monitor-period and
   --cluster-monitor-grace-period play no part: `tryUpdateClusterHealth` in cluster_controller.go ends early for such members.
-- client-go and apimachinery 0.34, by which Karmada reads its members: transport/cache.go, rest/request.go, pkg/util/net.
+- client-go and apimachinery 0.35, by which Karmada reads its members: transport/cache.go, rest/request.go, pkg/util/net.
 
 Not computed: a second fault at the same time, and waiting for a free slot in regions that are full.
 """
@@ -51,9 +51,9 @@ _ASK_AGAIN = 1.0
 
 # How an attempt at a new connection to a silent member ends: no TLS handshake, no TCP connection, no answer.
 _NEW_CONNECTION = (10.0, 30.0, _READ_TIMEOUT)
-
-# Karmada moves bindings by three workers, each of which rests after each binding; all take from one bucket of ten a second,
-# which holds a hundred. Every ten seconds all bindings of a lost cluster are looked at, moved or not.
+# Karmada evicts by three workers, each of which pauses after each binding; all take from one bucket of ten tokens a second,
+# which holds a hundred. Only bindings whose toleration has run out are in their queue: `enqueueBinding` of taint_manager.go
+# skips what tolerates the taint for ever, as routes do, and enqueues a model no sooner than it is due.
 _EVICTION_WORKERS = 3
 
 _EVICTION_BUCKET_RATE = 10.0
@@ -118,8 +118,8 @@ class Capacity:
     success_threshold: float
     evict_after: float
     evictions_per_second: float
-    bindings: int
-    """Namespaced objects that Karmada keeps in the lost cluster, all kinds: it looks at each before a model is moved."""
+    models: int
+    """That may be evicted from the lost cluster at the same moment, and wait for each other."""
     load: float | None
     """From a replica's place on a node until it answers; None where nobody has declared it."""
     probe: float = 2.0
@@ -369,16 +369,16 @@ def _silent_reads(numbers: Capacity, new_connection: float) -> tuple[float, floa
 
 
 def _eviction(numbers: Capacity) -> Part:
-    """How long a model waits in the queue of evictions, behind everything else that Karmada keeps in the cluster.
+    """How long a model waits in the queue of evictions, behind the other models of the cluster.
 
-    Its turn may come in the midst of a look at all bindings, and its worker may rest. More bindings than half the bucket
-    can empty it: such a look may just have taken as much.
+    Its worker may be in its pause. More models than half the bucket can empty it, where a flapping region has used the
+    other half.
     """
     rest = 1 / numbers.evictions_per_second
-    seconds = math.ceil(numbers.bindings / _EVICTION_WORKERS) * rest
-    if numbers.bindings > _EVICTION_BUCKET / 2:
-        seconds = max(seconds, numbers.bindings / _EVICTION_BUCKET_RATE) + rest
-    why = f"{numbers.bindings} objects in the cluster, {_EVICTION_WORKERS} x evictionsPerSecond, at most {_EVICTION_BUCKET_RATE:g} a second of many"
+    seconds = math.ceil(numbers.models / _EVICTION_WORKERS) * rest
+    if numbers.models > _EVICTION_BUCKET / 2:
+        seconds = max(seconds, numbers.models / _EVICTION_BUCKET_RATE) + rest
+    why = f"{numbers.models} models in the fleet, {_EVICTION_WORKERS} x evictionsPerSecond, at most {_EVICTION_BUCKET_RATE:g} a second of many"
     return Part(name="eviction", seconds=seconds, why=why)
 
 

@@ -75,8 +75,8 @@ class CapacityFailoverSpec(Spec):
     """How long a lost cluster keeps its replicas. A short outage should not move models that take minutes to load; a model
     can have a time of its own (`placement.evictAfterSeconds`)."""
     evictions_per_second: Annotated[float, Field(gt=0)] = 10
-    """How fast each of Karmada's three workers goes through the objects of lost clusters. Karmada's default of 0.5 adds two
-    seconds for every three objects."""
+    """Evictions that each of Karmada's three workers makes in a second. Karmada's default of 0.5 adds two seconds for every
+    three models of a lost cluster."""
     purge: Literal["Gracefully", "Directly"] = "Gracefully"
     """`Gracefully` keeps the old copy until the new one is healthy, which matters when the cluster is cut off yet serving."""
     graceful_timeout_seconds: Seconds = 600

@@ -2,6 +2,8 @@
 
 import base64
 import json
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +89,14 @@ def test_the_switches_of_cluster_failover_are_on(cluster: HostCluster) -> None:
     assert controllers["feature-gates"] == "Failover=true"
     assert controllers["enable-no-execute-taint-eviction"] == "true"
     assert flags(units[karmada.WEBHOOK])["allow-no-execute-taint-policy"] == "true"
+
+
+@pytest.mark.parametrize("name", karmada.UNITS)
+def test_karmada_still_has_every_flag_that_it_is_given(name: str, cluster: HostCluster) -> None:
+    unit = karmada_units(cluster)[name]
+    shown = subprocess.run([unit.argv[0], "--help"], capture_output=True, text=True, check=True).stdout
+    known = set(re.findall(r"^ +(?:-\w, )?--([a-z0-9-]+)", shown, re.MULTILINE))
+    assert set(flags(unit)) <= known, "see docs/CHANGELOG of the release"
 
 
 @pytest.mark.usefixtures("anywhere")

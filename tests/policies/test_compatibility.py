@@ -18,7 +18,7 @@ _TEST = (Trial(what="everything", how="make test", when=date(2026, 11, 21)),)
 
 
 def row(*, ran: bool = True, **versions: str) -> Row:
-    return Row(versions={**_NONE, "karmada": "1.16.0", "kserve": "0.20.0", "istio": "1.31", "vllm": "0.32.0", **versions}, tests=_TEST, ran=ran)
+    return Row(versions={**_NONE, "karmada": PINS.karmada, "kserve": "0.20.0", "istio": "1.31", "vllm": "0.32.0", **versions}, tests=_TEST, ran=ran)
 
 
 def site(**versions: str | None) -> dict[str, str | None]:

@@ -133,7 +133,7 @@ def test_every_pin_has_a_comment_that_a_bot_can_update() -> None:
 def test_a_wrong_pins_file_is_refused_with_every_error(tmp_path: Path) -> None:
     file = tmp_path / "pins.toml"
     text = pins.FILE.read_text()
-    file.write_text(text.replace('etcd = "3.6.8"', "etcd = 3.6").replace("[runtime]", 'minio = "1"\n[runtime]') + '[extra]\nx = "1"\n')
+    file.write_text(text.replace(f'etcd = "{PINS.etcd}"', "etcd = 3.6").replace("[runtime]", 'minio = "1"\n[runtime]') + '[extra]\nx = "1"\n')
     with pytest.raises(pins.PinsError) as raised:
         pins.load(file)
     assert str(raised.value).splitlines() == [

@@ -23,7 +23,7 @@ REQUESTS = Requests(
     healthy_threshold=2,
     stall=8,
 )
-CAPACITY = Capacity(status_interval=10, failure_threshold=30, success_threshold=30, evict_after=60, evictions_per_second=10, bindings=30, load=120, probe=2)
+CAPACITY = Capacity(status_interval=10, failure_threshold=30, success_threshold=30, evict_after=60, evictions_per_second=10, models=30, load=120, probe=2)
 
 SECONDS = st.floats(0.001, 1000)
 COUNTS = st.integers(1, 10)
@@ -44,7 +44,7 @@ def capacities(draw: st.DrawFn) -> Capacity:
         success_threshold=draw(st.floats(0.1, 300)),
         evict_after=draw(st.integers(0, 600)),
         evictions_per_second=draw(st.floats(0.1, 100)),
-        bindings=draw(st.integers(1, 500)),
+        models=draw(st.integers(1, 500)),
         load=draw(st.none() | st.floats(1, 2000)),
     )
 
@@ -195,18 +195,18 @@ def test_the_parts_of_a_restore_stand_in_the_order_in_which_they_pass() -> None:
 
 
 @pytest.mark.parametrize(
-    ("objects", "rate", "waits"),
-    # Three workers, each resting after each object; a hundred objects and more are held back by Karmada's own bucket.
+    ("models", "rate", "waits"),
+    # Three workers, each pausing after each model; a hundred and more are held back by Karmada's own bucket.
     [(1, 0.5, 2), (3, 0.5, 2), (4, 0.5, 4), (30, 10, 1), (300, 10, 30.1), (300, 0.5, 202)],
 )
-def test_a_model_waits_for_the_other_objects_of_its_cluster(objects: int, rate: float, waits: float) -> None:
-    (part,) = [each for each in restore(replace(CAPACITY, bindings=objects, evictions_per_second=rate), silent=False) if each.name == "eviction"]
+def test_a_model_waits_for_the_other_models_of_its_cluster(models: int, rate: float, waits: float) -> None:
+    (part,) = [each for each in restore(replace(CAPACITY, models=models, evictions_per_second=rate), silent=False) if each.name == "eviction"]
     assert part.seconds == pytest.approx(waits)
 
 
 @given(capacities(), st.data(), st.booleans())
 def test_no_longer_wait_makes_a_sooner_restore(numbers: Capacity, data: st.DataObject, silent: bool) -> None:
-    name = data.draw(st.sampled_from(["failure_threshold", "success_threshold", "evict_after", "bindings", "probe"]))
+    name = data.draw(st.sampled_from(["failure_threshold", "success_threshold", "evict_after", "models", "probe"]))
     longer = replace(numbers, **{name: getattr(numbers, name) + data.draw(st.integers(1, 100))})
     assert total(restore(longer, silent=silent)) >= total(restore(numbers, silent=silent)) - 1e-6
     assert total(readmission(longer)) >= total(readmission(numbers)) - 1e-6
