@@ -91,10 +91,10 @@ def _kubernetes(name: str, seconds: int, binary: str, version: tuple[str, ...]) 
     return Tool(name, PINS.kubernetes, version, Download(base, f"{base}.sha256"), build)
 
 
-def _karmada(name: str, package: str, seconds: int) -> Tool:
+def _karmada(name: str, package: str, seconds: int, binary: str = "") -> Tool:
     # Karmada publishes its servers as images alone.
     defines = {"github.com/karmada-io/karmada/pkg/version.gitVersion": f"v{PINS.karmada}"}
-    return Tool(name, PINS.karmada, build=GoBuild("karmada", f"github.com/karmada-io/karmada/cmd/{package}", seconds, defines))
+    return Tool(name, PINS.karmada, build=GoBuild("karmada", package, seconds, defines, binary=binary))
 
 
 def _own(name: str, seconds: int) -> Tool:
@@ -165,11 +165,11 @@ TOOLS = (
         # The release has no checksum file that names this binary alone, so it is built.
         build=GoBuild("kwok", "sigs.k8s.io/kwok/cmd/kwok", 70, {"sigs.k8s.io/kwok/pkg/consts.Version": f"v{PINS.kwok}"}),
     ),
-    _karmada("karmada-controller-manager", "controller-manager", 137),
-    _karmada("karmada-scheduler", "scheduler", 8),
-    _karmada("karmada-webhook", "webhook", 4),
-    _karmada("karmada-aggregated-apiserver", "aggregated-apiserver", 66),
-    _karmada("karmadactl", "karmadactl", 20),
+    *(
+        _karmada(f"karmada-{name}", "inference-fleet/toolchain/karmada", 200, "karmada")
+        for name in ("controller-manager", "scheduler", "webhook", "aggregated-apiserver")
+    ),
+    _karmada("karmadactl", "github.com/karmada-io/karmada/cmd/karmadactl", 20),
     Tool(
         "kserve-manager",
         PINS.kserve,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from pulumi_offline import install
-from toolchain import tools
+from toolchain import plugins, tools
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,8 @@ class Project:
     environment: dict[str, str] = field(repr=False)
 
     def write(self, program: str, runtime: dict[str, Any] | None = None) -> None:
-        """`program` runs with `pulumi` and `command` imported."""
-        imports = "import pulumi\nimport pulumi_command as command\n"
+        """`program` runs with `pulumi`, `command` and `k8s` (pulumi_kubernetes) imported."""
+        imports = "import pulumi\nimport pulumi_command as command\nimport pulumi_kubernetes as k8s\n"
         (self.folder / "__main__.py").write_text(imports + textwrap.dedent(program))
         description = {"name": "proj", "runtime": {"name": "python", **({"options": runtime} if runtime else {})}}
         (self.folder / "Pulumi.yaml").write_text(json.dumps(description))
@@ -77,6 +77,7 @@ class Project:
 def pulumi_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("pulumi-home")
     install.install(tools.path("pulumi"), home, official=False)
+    plugins.link_kubernetes(home)
     return home
 
 

@@ -93,7 +93,7 @@ def test_no_object_declares_empty_annotations(file: Path) -> None:
     raw = fleets.read(file)
     spec = parse_fleet(raw)
     given = {each.name: "apiVersion: v1\nkind: Config\n" for each in (spec.hub, *spec.clusters)}
-    declared, _ = declare(raw, **given)
+    declared, _ = declare(raw, preview=False, **given)
     objects = [each for each in declared.declared if each.type.startswith("kubernetes:")]
     assert objects
     assert [each.name for each in objects if _empty_annotations(each.inputs)] == []
