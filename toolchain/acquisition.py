@@ -20,6 +20,9 @@ from toolchain import paths
 # How often a run that no terminal watches says that it is alive.
 _LOG_EVERY_S = 60.0
 
+# What usually takes less says nothing of a machine's pace.
+_TELLING_S = 20.0
+
 # A compiler must not outlive a killed `make up`: the kernel ends the command with the thread that started it. It is asked for
 # in the child by a small program and not by preexec_fn, which may deadlock where other threads run.
 _TETHER = """import os, sys
@@ -43,13 +46,29 @@ class UnavailableError(Exception):
 
 
 class Progress:
-    """One line on a terminal, rewritten every second, for all that is being made; elsewhere a line a minute for each."""
+    """One line on a terminal, rewritten every second, for all that is being made; elsewhere a line a minute for each.
+
+    Estimates are those of an idle machine with two cores. What this run has finished says how much slower or faster this machine
+    and its network are, and what is still to come is told at that pace.
+    """
 
     def __init__(self, say: Callable[[str], None]) -> None:
         self._say = say
         self._lock = threading.Lock()
         self._active: dict[str, tuple[float, float]] = {}
         self._drawn = False
+        self._usual_s = self._took_s = 0.0
+
+    def finished(self, usual_s: float, took_s: float) -> None:
+        """What a thing usually takes and what it took now. Short ones say nothing of the pace."""
+        if usual_s >= _TELLING_S:
+            with self._lock:
+                self._usual_s += usual_s
+                self._took_s += took_s
+
+    def expected(self, usual_s: float) -> float:
+        """Seconds at this run's pace."""
+        return usual_s * (self._took_s / self._usual_s) if self._usual_s else usual_s
 
     def line(self, text: str) -> None:
         """A line that stays."""
@@ -77,7 +96,7 @@ class Progress:
     def _tell(self, label: str, finished: threading.Event) -> None:
         terminal = sys.stderr.isatty()
         if not terminal:
-            self.line(f"{label}  takes about {self._active[label][1]:.0f} s")
+            self.line(f"{label}  takes about {self.expected(self._active[label][1]):.0f} s")
         while not finished.wait(1 if terminal else _LOG_EVERY_S):
             if terminal:
                 self._draw()
@@ -85,8 +104,8 @@ class Progress:
                 self.line(self._text(label))
 
     def _text(self, label: str) -> str:
-        since, estimate_s = self._active[label]
-        return f"{label}  {time.monotonic() - since:.0f} s of about {estimate_s:.0f} s"
+        since, usual_s = self._active[label]
+        return f"{label}  {told(time.monotonic() - since, self.expected(usual_s), usual_s)}"
 
     def _draw(self) -> None:
         with self._lock:
@@ -98,6 +117,13 @@ class Progress:
         if self._drawn:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._drawn = False
+
+
+def told(elapsed_s: float, expected_s: float, usual_s: float) -> str:
+    """Where a long command stands. One that takes longer than expected is not promised an end."""
+    if elapsed_s <= expected_s:
+        return f"{elapsed_s:.0f} s of about {expected_s:.0f} s"
+    return f"{elapsed_s:.0f} s, longer than the usual {usual_s:.0f} s: this machine or its network is busy"
 
 
 @dataclass
@@ -117,6 +143,7 @@ class Acquisition:
         """Runs a long command, its output in a log. Raises UnavailableError with the command's last words."""
         log.parent.mkdir(parents=True, exist_ok=True)
         tethered = [sys.executable, "-c", _TETHER, *command]
+        started = time.monotonic()
         with self.progress.during(label, estimate_s), log.open("wb") as output:
             child = subprocess.Popen(tethered, cwd=cwd, env=environment, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
             self._children.add(child)
@@ -127,6 +154,7 @@ class Acquisition:
         if code:
             last = [line.strip() for line in log.read_text(errors="replace").splitlines() if line.strip()][-2:] or ["no message"]
             raise UnavailableError(f"{Path(command[0]).name} failed: {' / '.join(last)} (log: {log})")
+        self.progress.finished(estimate_s, time.monotonic() - started)
 
     def abandon(self) -> None:
         """Ends the commands that other threads still run."""

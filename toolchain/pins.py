@@ -18,6 +18,7 @@ class Pins:
     pulumi_cli: str
     pulumi_sdk: str
     pulumi_kubernetes: str
+    pulumi_kubernetes_module: str
     pulumi_command: str
     kubernetes: str
     etcd: str
@@ -37,7 +38,13 @@ class Pins:
 
 # Where a field stands in the file, where that is not its own name under the table named here.
 _TABLES = {
-    "pulumi": {"cli": "pulumi_cli", "sdk": "pulumi_sdk", "kubernetes": "pulumi_kubernetes", "command": "pulumi_command"},
+    "pulumi": {
+        "cli": "pulumi_cli",
+        "sdk": "pulumi_sdk",
+        "kubernetes": "pulumi_kubernetes",
+        "kubernetes_module": "pulumi_kubernetes_module",
+        "command": "pulumi_command",
+    },
     "kubernetes": {"version": "kubernetes", "etcd": "etcd", "kwok": "kwok", "kind": "kind", "helm": "helm"},
     "fleet": {name: name for name in ("karmada", "kserve", "istio", "envoy")},
     "runtime": {name: name for name in ("registry", "vllm", "torch")},

@@ -2,15 +2,16 @@
 
 import sys
 
-from toolchain import env, offline, tools
+from pulumi_offline.install import OfflineError
+from toolchain import plugins, tools
 
 
 def main() -> None:
     try:
         tools.acquire_all()
-        for line in offline.install(tools.path("pulumi"), env.pulumi_home()):
+        for line in plugins.install():
             print(line)
-    except (tools.ToolError, offline.OfflineError) as error:
+    except (tools.ToolError, OfflineError) as error:
         hint = getattr(error, "hint", "")
         sys.exit(f"error: {error}" + (f"\nhint: {hint}" if hint else ""))
     except KeyboardInterrupt:

@@ -1,4 +1,4 @@
-"""The pinned tools: where they are, and having them: from PATH if the version fits, else downloaded and checked, else built.
+"""The pinned tools: where they are, and having them: from this machine if the version fits, else downloaded and checked, else built.
 
 Standard library only: the bootstrap runs it before anything is installed. A tool is complete or absent: it is made under another
 name and renamed, so a killed run leaves nothing that the next one would trust. What there is to have is catalogue.py.
@@ -19,9 +19,9 @@ from pathlib import Path
 
 from toolchain import download, golang, packages, paths
 from toolchain.acquisition import Acquisition, ToolError, UnavailableError, locked, partial, sweep, write
-from toolchain.catalogue import SHARES, TOOLS, Tool
+from toolchain.catalogue import SHARES, TOOLS, GoBuild, Tool
 
-__all__ = ["Acquisition", "ToolError", "acquire", "acquire_all", "bin_dir", "path", "share"]
+__all__ = ["Acquisition", "ToolError", "acquire", "acquire_all", "bin_dir", "path", "point", "share"]
 
 # While one family fetches modules or links, which takes one core at most, another compiles.
 _LANES = 2
@@ -53,7 +53,7 @@ def share(family: str) -> Path:
 
 
 def bin_dir() -> Path:
-    """The folder with a link to every tool; it goes on PATH. Another set of versions has another folder."""
+    """The folder with a link to every tool but plugins; it goes on PATH. Another set of versions has another folder."""
     names = "\n".join(str(_file(tool)) for tool in TOOLS)
     return paths.CACHE / f"bin-{hashlib.sha256(names.encode()).hexdigest()[:12]}"
 
@@ -69,7 +69,7 @@ def acquire_all(run: Acquisition | None = None) -> None:
     # One family is one job: its tools share most of what they compile.
     for family in dict.fromkeys(_family(tool) for tool in missing):
         members = [tool for tool in missing if _family(tool) == family]
-        jobs.append((sum(tool.build.seconds if tool.build else 1 for tool in members), lambda members=members: _acquire_each(members, current, labels)))
+        jobs.append((_usual_seconds(members), lambda members=members: _acquire_each(members, current, labels)))
     jobs += [(5, lambda family=family: _acquire_share(family, current)) for family in SHARES if not _share_folder(family).exists()]
     if not packages.vllm_complete():
         jobs.append((60, lambda: _acquire_vllm(current, f"[{total:2}/{total}] {_VLLM}")))
@@ -105,13 +105,25 @@ def _known(name: str) -> Tool:
 
 
 def _file(tool: Tool) -> Path:
-    if tool.build:
-        # Also how it is built: a variable set by the linker changes the binary, the estimate does not.
-        recipe = hashlib.sha256(repr((tool.build.package, tool.build.defines, tool.build.edit)).encode()).hexdigest()[:6]
-        key = f"{tool.pin}-{golang.fingerprint(tool.build.family)}-{recipe}"
-    else:
-        key = f"{tool.pin}-{packages.digest(packages.LOCKS / f'{tool.wheel}.txt')}"
-    return paths.CACHE / "tools" / tool.name / key / tool.name
+    key = _recipe(tool.build) if tool.build else packages.digest(packages.LOCKS / f"{tool.wheel}.txt")
+    return paths.CACHE / "tools" / tool.name / f"{tool.pin}-{key}" / tool.name
+
+
+def _shared_file(tool: Tool, source: GoBuild) -> Path:
+    """The one binary of several tools, of which `_file` is a hard link."""
+    return paths.CACHE / "tools" / source.binary / f"{tool.pin}-{_recipe(source)}" / source.binary
+
+
+def _recipe(source: GoBuild) -> str:
+    """Changes with all that makes the binary another; not with the estimate."""
+    parts = [source.package, source.defines, source.edit, *([source.embeds] if source.embeds else [])]
+    return f"{golang.fingerprint(source.family)}-{hashlib.sha256(repr(tuple(parts)).encode()).hexdigest()[:6]}"
+
+
+def _usual_seconds(members: list[Tool]) -> float:
+    """What a cold build of these takes. A shared binary counts once."""
+    seconds = {tool.build.binary or tool.name: tool.build.seconds for tool in members if tool.build}
+    return sum(seconds.values()) or 1
 
 
 def _share_folder(family: str) -> Path:
@@ -142,10 +154,12 @@ def _link(tools: list[Tool]) -> None:
     folder = bin_dir()
     folder.mkdir(parents=True, exist_ok=True)
     for tool in tools:
-        _point(folder / tool.name, _file(tool))
+        if not tool.plugin:
+            point(folder / tool.name, _file(tool))
 
 
-def _point(link: Path, target: Path) -> None:
+def point(link: Path, target: Path) -> None:
+    """A symbolic link, made or turned at once: whoever uses it never finds none."""
     if not (link.is_symlink() and link.readlink() == target):
         temporary = partial(link)
         temporary.unlink(missing_ok=True)
@@ -224,11 +238,16 @@ def _check(tool: Tool, how: str) -> None:
             printed = str(reason)
         if not fits(tool.pin, printed):
             file.unlink()
+            if tool.build and tool.build.binary:
+                _shared_file(tool, tool.build).unlink(missing_ok=True)
             raise ToolError(f"{tool.name}, {how}, must be version {tool.pin}, got: `{' '.join(printed.split())[:80]}`")
 
 
 def _find(tool: Tool, run: Acquisition, label: str) -> None:
     del run, label
+    if tool.plugin:
+        _find_plugin(tool)
+        return
     others: list[str] = []
     for entry in os.get_exec_path() if tool.version else []:
         found = shutil.which(tool.name, path=entry)
@@ -237,11 +256,23 @@ def _find(tool: Tool, run: Acquisition, label: str) -> None:
         printed = _printed_version(tool, found)
         if fits(tool.pin, printed):
             file = _file(tool)
-            _point(file, Path(found).resolve())
+            point(file, Path(found).resolve())
             write(file.with_name("seen"), _identity(file).encode())
             return
         others.append(f"{found} is another version: `{' '.join(printed.split())[:60]}`")
     raise UnavailableError(", ".join(others))
+
+
+def _find_plugin(tool: Tool) -> None:
+    """The user's own copy, installed by Pulumi under its version. Raises UnavailableError."""
+    kind, _, name = tool.name.removeprefix("pulumi-").partition("-")
+    home = Path(os.environ.get("PULUMI_HOME") or "~/.pulumi").expanduser()
+    found = home / "plugins" / f"{kind}-{name}-v{tool.pin}" / tool.name
+    if not found.is_file() or found.resolve().is_relative_to(paths.CACHE):
+        raise UnavailableError
+    file = _file(tool)
+    point(file, found.resolve())
+    write(file.with_name("seen"), _identity(file).encode())
 
 
 def _download(tool: Tool, run: Acquisition, label: str) -> None:
@@ -256,7 +287,21 @@ def _download(tool: Tool, run: Acquisition, label: str) -> None:
 def _build(tool: Tool, run: Acquisition, label: str) -> None:
     if tool.build is None:
         raise UnavailableError
-    golang.build(tool.name, tool.build, _file(tool), run, label)
+    source, file = tool.build, _file(tool)
+    if not source.binary:
+        golang.build(tool.name, source, file, run, label)
+        return
+    shared = _shared_file(tool, source)
+    with locked(source.binary, run):
+        if not shared.exists():
+            shared.parent.mkdir(parents=True, exist_ok=True)
+            sweep(shared.parent)
+            golang.build(source.binary, source, shared, run, label)
+    # A hard link, not a symbolic one: whoever resolves the path must not lose the name that the binary acts by.
+    temporary = partial(file)
+    temporary.unlink(missing_ok=True)
+    temporary.hardlink_to(shared)
+    temporary.replace(file)
 
 
 def _take(tool: Tool, run: Acquisition, label: str) -> None:

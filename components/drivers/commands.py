@@ -35,11 +35,15 @@ def driver_command(
 
     `payload` goes to stdin as JSON; its leaves may be Outputs. Deletion gets the payload of the last update.
     """
+    stdin = _stdin(payload)
+    if not isinstance(stdin, str):
+        # It may hold a kubeconfig, and the official plugin keeps what a command prints in clear text whatever it read.
+        opts = pulumi.ResourceOptions.merge(opts, pulumi.ResourceOptions(additional_secret_outputs=["stdout", "stderr"]))
     return local.Command(
         name,
         create=f"{DRIVER} {noun} {apply}",
         delete=f"{DRIVER} {noun} {delete}",
-        stdin=_stdin(payload),
+        stdin=stdin,
         # Only stderr is for people: it names a skipped cluster. Stdout may hold a kubeconfig.
         logging=local.Logging.STDERR,
         # The last stdout would reach the next run's environment, where other processes can read a kubeconfig.

@@ -4,15 +4,14 @@ import json
 import os
 import subprocess
 import textwrap
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import ApiServer, run_api_server, run_controllers
-from toolchain import offline, tools
+from pulumi_offline import install
+from toolchain import plugins, tools
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ class Project:
     environment: dict[str, str] = field(repr=False)
 
     def write(self, program: str, runtime: dict[str, Any] | None = None) -> None:
-        """`program` runs with `pulumi`, `k8s` (pulumi_kubernetes) and `command` imported."""
+        """`program` runs with `pulumi`, `command` and `k8s` (pulumi_kubernetes) imported."""
         imports = "import pulumi\nimport pulumi_command as command\nimport pulumi_kubernetes as k8s\n"
         (self.folder / "__main__.py").write_text(imports + textwrap.dedent(program))
         description = {"name": "proj", "runtime": {"name": "python", **({"options": runtime} if runtime else {})}}
@@ -77,7 +76,8 @@ class Project:
 @pytest.fixture(scope="session")
 def pulumi_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     home = tmp_path_factory.mktemp("pulumi-home")
-    offline.install(tools.path("pulumi"), home, official=False)
+    install.install(tools.path("pulumi"), home, official=False)
+    plugins.link_kubernetes(home)
     return home
 
 
@@ -100,24 +100,3 @@ def project(tmp_path: Path, pulumi_home: Path) -> Project:
     made.write("")
     made.pulumi("stack", "init", "test").ok()
     return made
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    """An API server whose namespaces end, whose owners collect and whose Deployments, Jobs and Services have controllers."""
-    names = "namespace-controller,garbage-collector-controller,deployment-controller,replicaset-controller,job-controller,endpoints-controller"
-    with run_api_server(tmp_path_factory.mktemp("cluster")) as server, run_controllers(server, names):
-        yield server
-
-
-@pytest.fixture
-def program(cluster: ApiServer, project: Project) -> Callable[[str], Project]:
-    """Writes a program whose provider `here` is the cluster and whose `opts` use it."""
-
-    def write(body: str, settings: str = "") -> Project:
-        head = f"here = k8s.Provider('here', kubeconfig={str(cluster.kubeconfig)!r}{', ' + settings if settings else ''})\n"
-        project.write(head + "opts = pulumi.ResourceOptions(provider=here)\n" + textwrap.dedent(body))
-        project.environment["KUBECONFIG"] = str(cluster.kubeconfig)
-        return project
-
-    return write

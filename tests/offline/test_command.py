@@ -88,6 +88,23 @@ def test_output_of_a_command_with_a_secret_input_is_secret(project: Project) -> 
     assert project.outputs()["out"] == "hunter2secret"
 
 
+def test_a_command_that_takes_longer_than_its_custom_timeout_is_ended(project: Project, tmp_path: Path) -> None:
+    pid = tmp_path / "pid"
+    project.write(
+        f"""
+        command.local.Command("slow", create="echo $$ >{pid}; echo progress; sleep 300 & wait", stdin="x" * 300_000,
+            opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="1s")))
+        command.local.Command("quick", create="true", opts=pulumi.ResourceOptions(custom_timeouts=pulumi.CustomTimeouts(create="60s")))
+        """
+    )
+    failed = project.up()
+    assert failed.code != 0
+    assert "command did not end within 1 s and was ended" in failed.output
+    assert "progress" in failed.output
+    assert [each["urn"].rpartition("::")[2] for each in project.resources()] == ["quick"]
+    wait_until(lambda: not _runs(int(pid.read_text())), "the command to be ended", timeout_s=20)
+
+
 def test_what_is_not_covered_is_refused_by_name(project: Project) -> None:
     project.write('command.local.Command("a", create="true", asset_paths=["*"])')
     refused = project.preview()

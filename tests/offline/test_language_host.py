@@ -49,7 +49,7 @@ def test_errors_of_a_program_are_shown_as_its_author_needs_them(project: Project
     assert broken.code != 0
     assert "ZeroDivisionError" in broken.output
     assert "line 5, in broken" in broken.output
-    assert "toolchain/offline" not in broken.output
+    assert "pulumi_offline" not in broken.output
     assert "runpy" not in broken.output
     (project.folder / "__main__.py").unlink()
     missing = project.preview()

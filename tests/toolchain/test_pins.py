@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from toolchain import docs, golang, offline, paths, pins
+import pulumi_offline
+from toolchain import docs, golang, paths, pins
 from toolchain.catalogue import OWN_FAMILY, OWN_VERSION, SHARES, TOOLS
 from toolchain.pins import PINS
 
@@ -76,6 +77,7 @@ def test_the_runtime_lock_holds_the_pins() -> None:
         ("kubernetes", "k8s.io/kubernetes", PINS.kubernetes),
         ("kwok", "sigs.k8s.io/kwok", PINS.kwok),
         ("pulumi", "github.com/pulumi/pulumi/pkg/v3", PINS.pulumi_cli),
+        ("pulumi-kubernetes", "github.com/pulumi/pulumi-kubernetes/provider/v4", PINS.pulumi_kubernetes_module),
         ("registry", "github.com/distribution/distribution/v3", PINS.registry),
     ],
 )
@@ -91,8 +93,20 @@ def test_a_go_module_requires_the_pinned_version(family: str, module: str, versi
 def test_what_is_built_is_a_tool_of_its_module() -> None:
     for tool in TOOLS:
         if tool.build and tool.build.family != OWN_FAMILY:
-            # `tool` lines keep the packages' dependencies in go.sum when somebody tidies the module.
-            assert tool.build.package in (_MODULES / tool.build.family / "go.mod").read_text(), tool.name
+            module = _MODULES / tool.build.family
+            if tool.build.package == f"inference-fleet/toolchain/{tool.build.family}":
+                assert (module / "main.go").exists(), tool.name
+            else:
+                # `tool` lines keep the packages' dependencies in go.sum when somebody tidies the module.
+                assert tool.build.package in (module / "go.mod").read_text(), tool.name
+
+
+def test_tools_of_one_binary_are_built_alike_and_its_main_knows_their_names() -> None:
+    shared = [(tool, tool.build) for tool in TOOLS if tool.build and tool.build.binary]
+    assert shared
+    for tool, build in shared:
+        assert f'case "{tool.name}":' in (_MODULES / build.family / "main.go").read_text()
+        assert [other for _, other in shared if other.binary == build.binary and other != build] == [], tool.name
 
 
 def test_our_own_tools_are_all_programs_of_our_own_module_and_have_the_projects_version() -> None:
@@ -116,8 +130,8 @@ def test_kept_files_come_from_the_modules_that_are_built() -> None:
 
 
 def test_offline_plugins_stand_for_the_pinned_versions() -> None:
-    assert {plugin.name: plugin.version for plugin in offline.PLUGINS} == {"kubernetes": PINS.pulumi_kubernetes, "command": PINS.pulumi_command}
-    assert offline.LANGUAGE_HOST.version == PINS.pulumi_sdk
+    assert PINS.pulumi_command == pulumi_offline.COMMAND_VERSION
+    assert PINS.pulumi_sdk == pulumi_offline.LANGUAGE_HOST_VERSION
 
 
 def test_the_documented_table_is_current() -> None:

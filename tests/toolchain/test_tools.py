@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from toolchain import golang, paths, tools
-from toolchain.acquisition import Acquisition, ToolError, UnavailableError, locked, need_space
+from toolchain.acquisition import Acquisition, Progress, ToolError, UnavailableError, locked, need_space, told
 from toolchain.catalogue import OWN_FAMILY, OWN_VERSION, GoBuild, Tool
 
 TOOL = Tool("kubectl", "1.36.3", ("version",), build=GoBuild("kubernetes", "k8s.io/kubernetes/cmd/kubectl", 1))
@@ -44,6 +44,7 @@ def builds(version: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def build(name: str, _source: GoBuild, file: Path, _run: Acquisition, _label: str) -> None:
         built.append(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
         script(file, version)
 
     monkeypatch.setattr(golang, "build", build)
@@ -237,6 +238,79 @@ def _until(holds: object, seconds: float = 20) -> None:
     while not holds():
         assert time.monotonic() < deadline, "did not come to be in time"
         time.sleep(0.02)
+
+
+APISERVER, SCHEDULER = (
+    Tool(name, "1.36.3", ("--version",), build=GoBuild("kubernetes", "inference-fleet/toolchain/kubernetes", 190, binary="kubernetes"))
+    for name in ("kube-apiserver", "kube-scheduler")
+)
+
+
+def test_tools_of_one_binary_are_built_once_and_keep_their_names(run: Acquisition, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "_BY_NAME", {APISERVER.name: APISERVER, SCHEDULER.name: SCHEDULER})
+    built = builds("v1.36.3", monkeypatch)
+    first, second = tools.acquire("kube-apiserver", run), tools.acquire("kube-scheduler", run)
+    assert built == ["kubernetes"]
+    # The binary acts by its name, also for whoever resolves the path first.
+    assert [file.resolve().name for file in (first, second)] == ["kube-apiserver", "kube-scheduler"]
+    assert first.samefile(second)
+    first.unlink()
+    tools.acquire("kube-apiserver", run)
+    assert built == ["kubernetes"], "the binary is still there"
+
+
+def test_a_shared_binary_of_another_version_is_not_kept(run: Acquisition, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tools, "_BY_NAME", {APISERVER.name: APISERVER})
+    builds("v0.0.0", monkeypatch)
+    with pytest.raises(ToolError, match="must be version"):
+        tools.acquire("kube-apiserver", run)
+    built = builds("v1.36.3", monkeypatch)
+    tools.acquire("kube-apiserver", run)
+    assert built == ["kubernetes"], "a wrong one that stayed would be linked again"
+
+
+PLUGIN = Tool("pulumi-resource-kubernetes", "4.34.2", build=GoBuild("pulumi-kubernetes", "inference-fleet/toolchain/pulumi-kubernetes", 300), plugin=True)
+
+
+def test_a_plugin_that_pulumi_installed_under_the_pinned_version_is_taken(run: Acquisition, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tools, "_BY_NAME", {PLUGIN.name: PLUGIN})
+    monkeypatch.setenv("PULUMI_HOME", str(tmp_path / "pulumi"))
+    built = builds("", monkeypatch)
+    for version, expected in (("4.34.1", [PLUGIN.name]), ("4.34.2", [])):
+        built.clear()
+        file = tmp_path / "pulumi" / "plugins" / f"resource-kubernetes-v{version}" / PLUGIN.name
+        file.parent.mkdir(parents=True)
+        script(file, version)
+        taken = tools.acquire(PLUGIN.name, run)
+        assert built == expected
+        taken.unlink()
+    assert not (tools.bin_dir() / PLUGIN.name).exists(), "the engine warns of plugins on PATH"
+
+
+def test_a_plugin_of_our_own_folder_is_not_taken_for_the_users(run: Acquisition, monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    monkeypatch.setattr(tools, "_BY_NAME", {PLUGIN.name: PLUGIN})
+    monkeypatch.setenv("PULUMI_HOME", str(cache / "pulumi-home-1"))
+    file = cache / "pulumi-home-1" / "plugins" / "resource-kubernetes-v4.34.2" / PLUGIN.name
+    file.parent.mkdir(parents=True)
+    script(file, "offline plugin of an older clone")
+    built = builds("", monkeypatch)
+    tools.acquire(PLUGIN.name, run)
+    assert built == [PLUGIN.name]
+
+
+def test_estimates_follow_what_this_run_measured() -> None:
+    progress = Progress(lambda _: None)
+    assert progress.expected(100) == 100
+    progress.finished(usual_s=50, took_s=150)
+    progress.finished(usual_s=2, took_s=90)
+    assert progress.expected(100) == 300, "a short build says nothing of the pace"
+    progress.finished(usual_s=150, took_s=150)
+    assert progress.expected(100) == 150
+
+
+def test_what_takes_longer_than_expected_is_not_promised_an_end() -> None:
+    assert told(60, 192, 192) == "60 s of about 192 s"
+    assert told(480, 192, 192) == "480 s, longer than the usual 192 s: this machine or its network is busy"
 
 
 def test_too_little_disk_is_said_before_the_work(cache: Path) -> None:

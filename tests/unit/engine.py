@@ -27,6 +27,7 @@ class Declared:
     dependencies: frozenset[str]
     deleted_with: str
     protected: bool
+    secret_outputs: frozenset[str]
 
 
 class Engine(pulumi.runtime.Mocks):
@@ -97,6 +98,7 @@ class Monitor(pulumi_mocks.MockMonitor):
                     dependencies=frozenset(map(_name, request.dependencies)),
                     deleted_with=_name(request.deletedWith),
                     protected=request.protect,
+                    secret_outputs=frozenset(request.additionalSecretOutputs),
                 )
             )
         return super().RegisterResource(request)

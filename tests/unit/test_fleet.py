@@ -1,6 +1,7 @@
 """What the whole program declares: which resources, in which order, how many, and what it hands out."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pulumi
@@ -76,6 +77,32 @@ def test_there_is_one_kubernetes_provider_and_it_is_the_hubs(local: tuple[engine
     (provider,) = [each for each in declared.declared if each.type == "pulumi:providers:kubernetes"]
     assert provider.inputs["kubeconfig"] == "kubeconfig of hub"
     assert all(provider.name in each.provider for each in declared.declared if each.type.startswith("kubernetes:"))
+
+
+def test_what_a_command_prints_is_secret_where_its_input_is(local: tuple[engine.Engine, dict[str, Any]]) -> None:
+    commands = [each for each in local[0].declared if each.type == "command:local:Command"]
+    secret = [each for each in commands if "stdin" in each.secrets]
+    assert secret
+    # The official command plugin does not carry the mark from stdin to stdout.
+    assert [each.name for each in secret if not each.secret_outputs >= {"stdout", "stderr"}] == []
+
+
+@pytest.mark.parametrize("file", fleets.stack_files(), ids=lambda file: file.stem)
+def test_no_object_declares_empty_annotations(file: Path) -> None:
+    # The official kubernetes plugin would update a custom resource with `annotations: {}` at every preview, for ever.
+    raw = fleets.read(file)
+    spec = parse_fleet(raw)
+    given = {each.name: "apiVersion: v1\nkind: Config\n" for each in (spec.hub, *spec.clusters)}
+    declared, _ = declare(raw, preview=False, **given)
+    objects = [each for each in declared.declared if each.type.startswith("kubernetes:")]
+    assert objects
+    assert [each.name for each in objects if _empty_annotations(each.inputs)] == []
+
+
+def _empty_annotations(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any((key == "annotations" and not each) or _empty_annotations(each) for key, each in value.items())
+    return isinstance(value, list) and any(map(_empty_annotations, value))
 
 
 def test_members_are_changed_by_the_driver_only(local: tuple[engine.Engine, dict[str, Any]]) -> None:

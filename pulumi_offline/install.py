@@ -1,8 +1,7 @@
-"""Pulumi where its plugins cannot be downloaded: a language host and stand-ins for the plugins that the program uses.
+"""Puts the language host and the `command` plugin in place, ours only where the official ones cannot be had.
 
-`install` puts them in place, and only where the official ones cannot be had. They are scripts that lead back into this
-clone, so a change of their code needs no new installation. This module is all that the toolchain imports; the plugins
-run in processes of their own.
+Ours are scripts that lead back into this clone, so a change of their code needs no new installation. This module is all that the
+toolchain imports; the plugins run in processes of their own.
 """
 
 import os
@@ -18,14 +17,16 @@ import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
 
-_REPO = Path(__file__).resolve().parents[2]
+from pulumi_offline import COMMAND_VERSION, LANGUAGE_HOST_VERSION
+
+_REPO = Path(__file__).resolve().parents[1]
 _DOWNLOADS = "https://get.pulumi.com"
 _ANSWER_S = 4.0
 # Official plugins are tens of megabytes.
 _DOWNLOAD_S = 300
 
 # How a launcher of ours is told from an official binary.
-_MARK = "# offline stand-in written by toolchain/offline"
+_MARK = "# offline stand-in written by pulumi_offline"
 
 
 class OfflineError(Exception):
@@ -44,41 +45,33 @@ class Plugin:
         return f"pulumi-{self.kind}-{self.name}"
 
 
-PLUGINS = (
-    Plugin("resource", "kubernetes", "4.34.2", "kubernetes_provider"),
-    Plugin("resource", "command", "1.2.1", "command_provider"),
-)
-LANGUAGE_HOST = Plugin("language", "python", "3.257.0", "language_host")
+COMMAND = Plugin("resource", "command", COMMAND_VERSION, "command_provider")
+LANGUAGE_HOST = Plugin("language", "python", LANGUAGE_HOST_VERSION, "language_host")
 
 
 def install(pulumi: Path, pulumi_home: Path, *, official: bool = True) -> list[str]:
-    """Makes Python programs with kubernetes and command resources run with this engine. Returns lines for the user.
+    """Makes Python programs with command resources run with this engine. Returns lines for the user.
 
     `pulumi_home` should be the fleet's own: the engine cannot tell a stand-in from the official plugin of that
-    version. With `official` false the official plugins are not asked for. Quick and silent once all is in place.
+    version. With `official` false the official plugin is not asked for. Quick and silent once all is in place.
     Raises OfflineError.
     """
     lines: list[str] = []
     # The official language host comes with the CLI and lies beside it; the engine looks there before the plugin cache.
     if not (pulumi.resolve().parent / LANGUAGE_HOST.file).is_file() and _write(_installed(pulumi_home, LANGUAGE_HOST), _launcher(LANGUAGE_HOST)):
         lines.append(f"{LANGUAGE_HOST.file} {LANGUAGE_HOST.version}: offline language host in use, the official one is not beside the CLI")
-    stale = [plugin for plugin in PLUGINS if not _official(pulumi_home, plugin) and _read(_installed(pulumi_home, plugin)) != _launcher(plugin)]
-    if not stale:
+    if _official(pulumi_home, COMMAND) or _read(_installed(pulumi_home, COMMAND)) == _launcher(COMMAND):
         return lines
-    reachable = official and _reachable()
-    for plugin in stale:
-        if reachable and _download(pulumi, pulumi_home, plugin):
-            lines.append(f"{plugin.file} {plugin.version}: official plugin installed")
-            continue
-        _install(pulumi, pulumi_home, plugin)
-        why = f", {_DOWNLOADS} cannot be reached" if official else ""
-        lines.append(f"{plugin.file} {plugin.version}: offline plugin in use{why}")
-    return lines
+    if official and _reachable() and _download(pulumi, pulumi_home, COMMAND):
+        return [*lines, f"{COMMAND.file} {COMMAND.version}: official plugin installed"]
+    _install(pulumi, pulumi_home, COMMAND)
+    why = f", {_DOWNLOADS} cannot be reached" if official else ""
+    return [*lines, f"{COMMAND.file} {COMMAND.version}: offline plugin in use{why}"]
 
 
 def _launcher(plugin: Plugin) -> str:
     """A script for one plugin. -P keeps the program's folder, where the engine starts it, off the import path."""
-    code = f"import sys; sys.path.insert(0, {str(_REPO)!r}); from toolchain.offline.{plugin.module} import main; main()"
+    code = f"import sys; sys.path.insert(0, {str(_REPO)!r}); from pulumi_offline.{plugin.module} import main; main()"
     return f'#!/bin/sh\n{_MARK}\nexec {shlex.quote(sys.executable)} -P -c {shlex.quote(code)} "$@"\n'
 
 

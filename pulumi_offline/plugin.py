@@ -14,8 +14,8 @@ from typing import Any, NoReturn, cast
 import grpc
 from google.protobuf import any_pb2, struct_pb2
 
-from toolchain.offline.differences import Change
-from toolchain.offline.stubs import engine_pb2, engine_pb2_grpc, provider_pb2, status_pb2
+from pulumi_offline.differences import Change
+from pulumi_offline.stubs import engine_pb2, engine_pb2_grpc, provider_pb2, status_pb2
 
 # The engine sends whole states; its own limit is 400 MB.
 GRPC_OPTIONS = [("grpc.max_receive_message_length", 400 << 20), ("grpc.max_send_message_length", 400 << 20)]

@@ -1,4 +1,4 @@
-"""The offline `pulumi-language-python`: runs Python programs and policy packs for engine 3.257.
+"""The offline `pulumi-language-python`: runs Python programs and policy packs for engine 3.260.
 
 Stands in for the official language host where it cannot be had; the last one that builds from the Go module proxy
 (3.78) knows neither the `virtualenv` option nor policy packs of today. Covered: programs, policy packs, plugins with a
@@ -24,10 +24,10 @@ from typing import Any, NoReturn
 import grpc
 from google.protobuf import empty_pb2, json_format
 
-from toolchain.offline.plugin import GRPC_OPTIONS, PluginError, rpc, serve
-from toolchain.offline.stubs import analyzer_pb2, language_pb2, language_pb2_grpc, plugin_pb2
+from pulumi_offline import LANGUAGE_HOST_VERSION as VERSION
+from pulumi_offline.plugin import GRPC_OPTIONS, PluginError, rpc, serve
+from pulumi_offline.stubs import analyzer_pb2, language_pb2, language_pb2_grpc, plugin_pb2
 
-VERSION = "3.257.0"
 PROGRAM = Path(__file__).with_name("program.py")
 EXIT_SHOWN = 32
 

@@ -1,8 +1,8 @@
 """The offline `pulumi-resource-command`: `command:local:Command` and the function `command:local:run`.
 
 Stands in for the official plugin, with its semantics (pulumi-command 1.2.1): create on creation, update or else create
-on a change, delete on deletion; changed triggers replace. Not covered, and refused by name: everything remote, and the
-collection of files by assetPaths and archivePaths.
+on a change, delete on deletion; changed triggers replace; the resource option customTimeouts ends a command that takes
+longer. Not covered, and refused by name: everything remote, and the collection of files by assetPaths and archivePaths.
 """
 
 import argparse
@@ -20,12 +20,11 @@ from typing import IO, Any, NoReturn
 import grpc
 from google.protobuf import empty_pb2
 
-from toolchain.offline import wire
-from toolchain.offline.differences import changes
-from toolchain.offline.plugin import Engine, PluginError, property_diff, rpc, serve
-from toolchain.offline.stubs import plugin_pb2, provider_pb2, provider_pb2_grpc
-
-VERSION = "1.2.1"
+from pulumi_offline import COMMAND_VERSION as VERSION
+from pulumi_offline import wire
+from pulumi_offline.differences import changes
+from pulumi_offline.plugin import Engine, PluginError, property_diff, rpc, serve
+from pulumi_offline.stubs import plugin_pb2, provider_pb2, provider_pb2_grpc
 
 _COMMAND = "command:local:Command"
 _RUN = "command:local:run"
@@ -53,12 +52,14 @@ class Commands:
         with self._lock:
             self._cancelled = True
             running = list(self._running)
-        for number, delay in ((signal.SIGTERM, 0.0), (signal.SIGKILL, 2.0)):
-            for process in running:
-                threading.Timer(delay, _signal, (process, number)).start()
+        for process in running:
+            _end(process)
 
-    def run(self, command: str, inputs: wire.Properties, previous: wire.Properties, urn: str) -> tuple[str, str]:
-        """Standard output and error of one command. Raises PluginError for a non-zero exit, with the end of both."""
+    def run(self, command: str, inputs: wire.Properties, previous: wire.Properties, urn: str, timeout_s: float = 0) -> tuple[str, str]:
+        """Standard output and error of one command. Raises PluginError for a non-zero exit, with the end of both.
+
+        One that takes longer than `timeout_s` is ended with all that it started, as in `cancel`. 0: it may take for ever.
+        """
         interpreter = inputs.get("interpreter") or ["/bin/sh", "-c"]
         environment = {**os.environ, **{key: _text(value) for key, value in (inputs.get("environment") or {}).items()}}
         if inputs.get("addPreviousOutputInEnv", True):
@@ -83,12 +84,12 @@ class Commands:
             what = error.filename if isinstance(error.filename, str) else inputs.get("dir") or interpreter[0]
             raise PluginError(f"cannot be run: {error.strerror}: `{what}`") from None
         try:
-            return self._collect(process, command, inputs, urn)
+            return self._collect(process, command, inputs, urn, timeout_s)
         finally:
             with self._lock:
                 self._running.discard(process)
 
-    def _collect(self, process: subprocess.Popen[bytes], command: str, inputs: wire.Properties, urn: str) -> tuple[str, str]:
+    def _collect(self, process: subprocess.Popen[bytes], command: str, inputs: wire.Properties, urn: str, timeout_s: float) -> tuple[str, str]:
         assert process.stdout is not None  # piped, as below
         assert process.stderr is not None
         tail: deque[str] = deque(maxlen=_TAIL_LINES)
@@ -100,13 +101,27 @@ class Commands:
 
         streams = zip((process.stdout, process.stderr), _LOGGING[inputs.get("logging") or "stdoutAndStderr"], strict=True)
         readers = [_Reader(stream, functools.partial(line, show=show)) for stream, show in streams]
+        late = threading.Event()
+
+        def out_of_time() -> None:
+            late.set()
+            _end(process)
+
+        # Before stdin is written, which a command that reads nothing can hold up as well.
+        timer = threading.Timer(timeout_s, out_of_time)
+        if timeout_s:
+            timer.start()
         if process.stdin:
             # A command that does not read its input closes the pipe.
             with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
                 stdin.write(str(inputs["stdin"]).encode())
         code = process.wait()
+        timer.cancel()
         # Whoever inherited the pipes may keep them open for ever: a daemon that the command left running.
         outputs = [reader.result(5.0) for reader in readers]
+        if late.is_set():
+            hint = "hint: the resource option custom_timeouts sets the limit"
+            raise PluginError("\n".join([f"command did not end within {timeout_s:g} s and was ended: `{_shown(command)}`", *tail, hint]))
         if code:
             how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"exited with status {code}"
             raise PluginError("\n".join([f"command {how}: `{_shown(command)}`", *tail]))
@@ -138,6 +153,12 @@ class _Reader(threading.Thread):
     def result(self, timeout_s: float) -> str:
         self.join(timeout_s)
         return "".join(self._parts)
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM to its process group, SIGKILL two seconds later. Returns at once."""
+    _signal(process, signal.SIGTERM)
+    threading.Timer(2.0, _signal, (process, signal.SIGKILL)).start()
 
 
 def _signal(process: subprocess.Popen[bytes], number: int) -> None:
@@ -202,7 +223,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
     @rpc
     def Diff(self, request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
         old, new = wire.plain(_loaded(request.old_inputs)), wire.plain(_loaded(request.news))
-        found = changes(old, new, [("triggers",)], ignore=request.ignoreChanges)
+        found = changes(old, new, replace_on=["triggers"], ignore=request.ignoreChanges)
         return provider_pb2.DiffResponse(
             changes=_CHANGES.DIFF_SOME if found else _CHANGES.DIFF_NONE,
             replaces=[change.property_path for change in found if change.replace],
@@ -215,7 +236,7 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         inputs = _loaded(request.properties)
         if request.preview:
             return provider_pb2.CreateResponse(properties=wire.dump(_state(inputs, wire.UNKNOWN, wire.UNKNOWN)))
-        stdout, stderr = self._maybe_run(wire.plain(inputs), "create", {}, request.urn)
+        stdout, stderr = self._maybe_run(wire.plain(inputs), "create", {}, request)
         name = request.urn.rpartition("::")[2]
         return provider_pb2.CreateResponse(id=name + os.urandom(4).hex(), properties=wire.dump(_state(inputs, stdout, stderr)))
 
@@ -225,13 +246,13 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         if request.preview:
             return provider_pb2.UpdateResponse(properties=wire.dump(_state(inputs, wire.UNKNOWN, wire.UNKNOWN)))
         news, olds = wire.plain(inputs), wire.plain(_loaded(request.olds))
-        stdout, stderr = self._maybe_run(news, "update" if news.get("update") is not None else "create", olds, request.urn)
+        stdout, stderr = self._maybe_run(news, "update" if news.get("update") is not None else "create", olds, request)
         return provider_pb2.UpdateResponse(properties=wire.dump(_state(inputs, stdout, stderr)))
 
     @rpc
     def Delete(self, request: Any, _context: grpc.ServicerContext) -> Any:  # noqa: N802
         state = wire.plain(_loaded(request.properties))
-        self._maybe_run(state, "delete", state, request.urn)
+        self._maybe_run(state, "delete", state, request)
         return empty_pb2.Empty()
 
     @rpc
@@ -255,11 +276,11 @@ class Provider(provider_pb2_grpc.ResourceProviderServicer):
         getattr(response, "return").CopyFrom(wire.dump(_state(arguments, stdout, stderr)))
         return response
 
-    def _maybe_run(self, inputs: wire.Properties, which: str, previous: wire.Properties, urn: str) -> tuple[str, str]:
+    def _maybe_run(self, inputs: wire.Properties, which: str, previous: wire.Properties, request: Any) -> tuple[str, str]:
         """Without a command nothing runs and the outputs stay as they are."""
         if inputs.get(which) is None:
             return previous.get("stdout", ""), previous.get("stderr", "")
-        return self._commands.run(inputs[which], inputs, previous, urn)
+        return self._commands.run(inputs[which], inputs, previous, request.urn, request.timeout)
 
 
 def _loaded(struct: Any) -> wire.Properties:

@@ -5,8 +5,6 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from toolchain.offline.wire import Unknown
-
 Path = tuple[str | int, ...]
 
 # Stands for no value at all, which a null is not.
@@ -57,64 +55,35 @@ def at(value: Any, step: str | int) -> Any:
     return MISSING
 
 
-def changes(old: Any, new: Any, force_new: Iterable[Path], dropped: Any = MISSING, ignore: Iterable[str] = ()) -> list[Change]:
-    """What leads from `old` to `new`. Paths under `ignore` are left out.
-
-    `force_new` are paths whose change means a replacement. What `dropped` has at a place counts as present in `old`
-    where `old` has nothing.
-    """
+def changes(old: dict[str, Any], new: dict[str, Any], *, replace_on: Iterable[str] = (), ignore: Iterable[str] = ()) -> list[Change]:
+    """What leads from `old` to `new`. Paths under `ignore` are left out. A change below a property in `replace_on` replaces the resource."""
     ignored = [parse_path(text) for text in ignore]
-    patterns = list(force_new)
-    found: list[Change] = []
-    for path, kind, value in _changes((), old, new, dropped):
-        if any(_covers(pattern, path) for pattern in ignored):
-            continue
-        found.append(Change(path, kind, any(_forces(pattern, path, value) for pattern in patterns)))
-    return found
+    replacing = frozenset(replace_on)
+    found = [path_and_kind for path_and_kind in _changes((), old, new) if not any(_covers(pattern, path_and_kind[0]) for pattern in ignored)]
+    return [Change(path, kind, path[0] in replacing) for path, kind in found]
 
 
-def _changes(path: Path, old: Any, new: Any, dropped: Any) -> Iterator[tuple[Path, str, Any]]:
+def _changes(path: Path, old: Any, new: Any) -> Iterator[tuple[Path, str]]:
     if old is MISSING:
-        if not _same(new, dropped) or isinstance(new, Unknown):
-            yield path, "add", new
+        yield path, "add"
     elif isinstance(new, dict) and isinstance(old, dict):
         for key, value in new.items():
-            yield from _changes((*path, key), old.get(key, MISSING), value, at(dropped, key))
+            yield from _changes((*path, key), old.get(key, MISSING), value)
         for key in sorted(old.keys() - new.keys()):
-            yield (*path, key), "delete", None
+            yield (*path, key), "delete"
     elif isinstance(new, list) and isinstance(old, list):
         for index, value in enumerate(new):
-            yield from _changes((*path, index), at(old, index), value, at(dropped, index))
+            yield from _changes((*path, index), at(old, index), value)
         for index in range(len(new), len(old)):
-            yield (*path, index), "delete", None
+            yield (*path, index), "delete"
     elif not _same(old, new):
-        yield path, "update", new
+        yield path, "update"
 
 
 def _same(left: Any, right: Any) -> bool:
-    if isinstance(left, bool) is not isinstance(right, bool):
-        return False
-    if isinstance(left, dict) and isinstance(right, dict):
-        return left.keys() == right.keys() and all(_same(value, right[key]) for key, value in left.items())
-    if isinstance(left, list) and isinstance(right, list):
-        return len(left) == len(right) and all(map(_same, left, right))
-    return left == right
+    """Equal values; to Python, True is 1."""
+    return isinstance(left, bool) is isinstance(right, bool) and left == right
 
 
 def _covers(pattern: Path, path: Path) -> bool:
     return len(pattern) <= len(path) and all(wanted in ("*", step) for wanted, step in zip(pattern, path, strict=False))
-
-
-def _forces(pattern: Path, path: Path, value: Any) -> bool:
-    """Whether a change at `path` touches `pattern`: from above only if the new value reaches down to it."""
-    for index, wanted in enumerate(pattern):
-        if index < len(path):
-            if wanted != path[index] and not (wanted == "*" and isinstance(path[index], int)):
-                return False
-        elif wanted == "*":
-            return isinstance(value, list) and any(_forces(pattern[index + 1 :], (), item) for item in value)
-        elif isinstance(value, dict) and wanted in value:
-            value = value[wanted]
-        else:
-            return False
-    return True
