@@ -5,7 +5,7 @@ MODEL ?= tiny-chat
 FLEET = .venv/bin/fleet
 
 .DEFAULT_GOAL := help
-.PHONY: help setup up down status outputs env test lint fix generate image image-test bench-up bench-gateway bench-drill bench-model bench-plan clean-cache
+.PHONY: help setup up down status outputs env test test-unit test-integration test-fleet lint fix generate image image-test bench-up bench-gateway bench-drill bench-model bench-plan clean-cache
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -29,8 +29,17 @@ env: ## settings for a shell: eval "$$(make -s env)"
 	@$(PYTHON) -m toolchain.bootstrap >&2
 	@.venv/bin/python -m toolchain.env
 
-test: setup lint ## everything that must pass
-	@.venv/bin/pytest
+test: setup lint test-unit test-integration test-fleet ## everything that must pass
+
+test-unit: ## the default tier of pytest: nothing is started; under two minutes on two idle cores
+	@$(PYTHON) -m toolchain.bootstrap --only python
+	@.venv/bin/pytest -n 2
+
+test-integration: setup ## real API servers, controllers, gateways and engines, each by itself
+	@.venv/bin/pytest -m integration
+
+test-fleet: setup ## a whole local fleet and its drills
+	@.venv/bin/pytest -m fleet
 
 lint: ## style and types
 	@$(PYTHON) -m toolchain.bootstrap --only python

@@ -24,8 +24,18 @@ from toolchain import tools
 settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+# Tests below these folders start real programs; those of tests/fleet a whole fleet. All others are the default tier.
+_INTEGRATION = frozenset({"dataplane", "gateways", "guard", "local", "offline", "schema"})
+
 _READY_S = 60.0
 _PR_SET_PDEATHSIG = 1
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        folder = item.path.relative_to(Path(__file__).parent).parts[0]
+        if folder in _INTEGRATION:
+            item.add_marker(pytest.mark.integration)
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,6 @@ from tests.conftest import free_port, process, wait_until
 from tests.dataplane.programs import ask, cutting, relay
 from toolchain import tools
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow]
-
 LENGTH = 24
 BODY: dict[str, Any] = {"ignore_eos": True, "temperature": 0, "max_tokens": LENGTH, "stream_options": {"include_usage": True}}
 

@@ -18,8 +18,6 @@ from tests.gateways.conftest import CLUSTERS, EAST, EU, EXTERNAL, NUMBERS, TOKEN
 from tests.gateways.pods import REVISION
 from tests.gateways.tokens import KEY, REFUSAL, Issuer
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow]
-
 Object = dict[str, Any]
 
 

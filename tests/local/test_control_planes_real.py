@@ -24,8 +24,6 @@ from local.host_cluster import HostCluster
 from specs import labels, naming
 from toolchain import paths
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow]
-
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
 DEPLOYMENT = ("apps/v1", "Deployment")
 GATEWAY = ("networking.istio.io/v1", "Gateway")

@@ -345,7 +345,6 @@ def test_what_the_supervisor_starts_is_found_by_the_mark_of_the_whole_fleet(clus
 # A real cluster
 
 
-@pytest.mark.fleet
 def test_a_real_member_keeps_its_objects_over_a_kill_and_simulated_pods_have_no_address(state: Path) -> None:
     member = HostCluster("member")
     spec = {"name": member.name, "role": "member", "region": "us-east", "zone": "us-east-1"}
@@ -378,7 +377,6 @@ def test_a_real_member_keeps_its_objects_over_a_kill_and_simulated_pods_have_no_
     assert not member.dir.exists()
 
 
-@pytest.mark.fleet
 def test_a_real_hub_runs_no_workloads(state: Path) -> None:
     hub = HostCluster("hub")
     kubernetes.apply({"name": hub.name, "role": "hub", "region": "us-east", "zone": "us-east-1"})

@@ -22,8 +22,6 @@ from local.node_agent import processes as containers
 from local.node_agent.mesh import API_VERSION, KIND
 from toolchain import paths, tools
 
-pytestmark = pytest.mark.fleet
-
 Object = dict[str, Any]
 T = TypeVar("T")
 

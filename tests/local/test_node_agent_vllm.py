@@ -24,8 +24,6 @@ from specs import labels, runtimes
 from specs.failover import RequestFailoverSpec
 from toolchain import paths
 
-pytestmark = [pytest.mark.fleet, pytest.mark.slow]
-
 Object = dict[str, Any]
 
 NAME = "tiny-chat"

@@ -7,8 +7,6 @@ import struct
 import subprocess
 from pathlib import Path
 
-import pytest
-
 from local import tiny_model
 from toolchain import tools
 
@@ -47,7 +45,6 @@ def test_writing_twice_changes_nothing_and_damage_is_repaired(tmp_path: Path) ->
     assert [each.name for each in folder.parent.iterdir()] == ["tiny-chat"]
 
 
-@pytest.mark.slow
 def test_transformers_reads_tokenizer_template_and_configuration(tmp_path: Path) -> None:
     tiny_model.write(tmp_path / "tiny-chat")
     script = """

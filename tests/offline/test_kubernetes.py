@@ -10,10 +10,10 @@ from pathlib import Path
 import grpc
 import pytest
 import yaml
-from components.placement import TIMEOUT_SECONDS, WAIT_FOR
 from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
+from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
 from tests.conftest import ApiServer, free_port, run_api_server, wait_until
 from tests.offline.conftest import Done, Project
 from toolchain import tools

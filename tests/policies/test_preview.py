@@ -23,12 +23,11 @@ hub = Provider("beside", kubeconfig=fleet.kubeconfigs.apply(lambda each: each["h
 for token, name, body in json.loads((Path(__file__).parent / "beside.json").read_text()):
     CustomResource(token, name, body, ResourceOptions(provider=hub))
 """
-# Twenty, from every part of the list: stack file, objects beside the fleet, what overrides put in.
-_BAD = [
-    each
-    for each in changes.by_rule()
-    if each.rule not in ("pod-user", "pod-capabilities", "pod-root-file-system", "pod-resources", "image-registry", "cost-budget")
-]
+# One of each way in which a change reaches the pack: the stack file, an object beside the fleet, and what overrides make of one.
+# test_rules.py judges every change in this process; the engine adds nothing to what a rule says.
+_BAD = [each for each in changes.by_rule() if each.rule in ("failover-partner", "rbac-wildcard", "override-readable")]
+
+pytestmark = pytest.mark.integration
 
 Tried = Callable[..., Preview]
 
@@ -70,10 +69,6 @@ def test_a_good_change_passes(tried: Tried) -> None:
     found = tried(AMERICAS, spec, [changes.deployment("exporter")], deployed_cost=100_000)
     assert not found.errors
     assert _refusing(found) == set()
-
-
-def test_twenty_rules_are_tried() -> None:
-    assert len(_BAD) >= 20
 
 
 @pytest.mark.parametrize("change", _BAD, ids=str)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from local import karmada, manifests
-from tests.conftest import ApiServer
+from tests.conftest import ApiServer, run_api_server
 from toolchain import tools
 
 
@@ -16,10 +16,15 @@ def karmada_crds() -> Iterator[dict[str, Any]]:
         yield from manifests.read(path)
 
 
-@pytest.fixture(scope="module")
-def members_and_hub(api_server: ApiServer) -> ApiServer:
+@pytest.fixture(scope="session")
+def members_and_hub(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
     """One API server with the kinds of both: KServe's full schemas, where the hub itself has the minimal ones."""
+    with run_api_server(tmp_path_factory.mktemp("members-and-hub")) as server:
+        _add_kinds(server)
+        yield server
+
+
+def _add_kinds(api_server: ApiServer) -> None:
     manifests.apply_crds(api_server.kube, [*karmada_crds(), *karmada.kserve_crds(minimal=False), *karmada.istio_crds()])
     for name in ("models", "istio-ingress"):
         manifests.apply_all(api_server.kube, [manifests.namespace(name)])
-    return api_server

@@ -13,8 +13,6 @@ from planning.stack_file import parse_fleet
 from tests.conftest import ApiServer
 from tests.unit import engine, fleets
 
-pytestmark = pytest.mark.schema
-
 _STACK_FILES = [*fleets.stack_files(), *sorted((fleets.REPO / "stacks" / "examples").glob("Pulumi.*.yaml"))]
 
 

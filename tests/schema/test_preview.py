@@ -14,8 +14,6 @@ from tests.conftest import ApiServer
 from tests.policies import changes
 from tests.policies.changes import AMERICAS, EUROPE
 
-pytestmark = pytest.mark.schema
-
 _PROVIDERS = """
 import pulumi
 def _standing(args):
