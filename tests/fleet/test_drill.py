@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from local import processes
-from operations.drill.result import DrillResult
+from operations.drills.result import DrillResult
 from tests.fleet.conftest import FOLDER, Fleet, Ran, wait_until
 
 # From the start of the command until it makes its fault: stand-ins, a short load to see what the machine serves, the baseline.

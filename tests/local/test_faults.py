@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from local import faults, packet_filter, processes
-from local.faults import FaultError, Freeze, Journal, KillUnits
+from local import processes
 from local.gateways import REGIONAL_GATEWAY
 from local.host_cluster import HostCluster
 from local.units import Unit
+from operations.drills.faults import local as faults
+from operations.drills.faults import packet_filter
+from operations.drills.faults.local import FaultError, Freeze, Journal, KillUnits
 from tests.conftest import wait_until
 
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import FleetError
-from operations.bench_gateway import DIRECT, DOORS, PASSES, REGIONAL, RELAY, computing, goals, highest, in_time, latencies, pooled, rows_of, where_rows
+from operations.bench.gateway import DIRECT, DOORS, PASSES, REGIONAL, RELAY, computing, goals, highest, in_time, latencies, pooled, rows_of, where_rows
 from tests.unit.drills import record, refused
 
 WAYS: tuple[str, ...] = (DIRECT, REGIONAL, DOORS, RELAY)
@@ -105,10 +105,10 @@ def test_every_way_passes_what_the_one_before_passes() -> None:
 
 
 def test_a_fleet_without_two_local_regions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from operations import bench_gateway
+    from operations.bench import gateway
     from operations.stack_file import read_fleet
 
     fleet = read_fleet("local")
     alone = fleet.model_copy(update={"clusters": fleet.clusters[:1]})
     with pytest.raises(FleetError, match="a local fleet of two regions"):
-        bench_gateway.lay(alone)
+        gateway.lay(alone)

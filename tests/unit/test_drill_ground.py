@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from core.errors import FleetError
-from local import packet_filter
-from operations.drill import ground
-from operations.drill.cases import CASES, TAIL_S, shortest, timing
-from operations.drill.ground import Ground, Options, check_options, computed, lay
+from operations.drills import ground
+from operations.drills.cases import CASES, TAIL_S, shortest, timing
+from operations.drills.faults import packet_filter
+from operations.drills.ground import Ground, Options, check_options, computed, lay
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from planning.stack_file import parse_fleet
 from specs.fleet import FleetSpec

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operations.drill import analysis, page, picture, report, terminal
-from operations.drill.result import DrillResult
+from operations.drills import analysis, page, picture, report, terminal
+from operations.drills.result import DrillResult
 from tests.unit.drills import drilled, record, records, refused, streamed
 
 EVIL = '<script>alert("x")</script>&]]>'

@@ -10,14 +10,15 @@ import pytest
 from pulumi.automation import OutputValue
 
 from core.errors import FleetError
-from local import faults, packet_filter, stand_in
-from local.faults import Journal
 from local.host_cluster import HostCluster
-from operations.drill import cli, ground, run
-from operations.drill.ground import Options, lay
-from operations.drill.load import Traffic
-from operations.drill.result import DrillResult
-from operations.drill.run import Clock, Stage, agree, calibrate, engine, first_rate, longest_wait, objects, planned, replaced
+from operations.drills import ground, run, series
+from operations.drills.faults import local as faults
+from operations.drills.faults import mock_engine, packet_filter
+from operations.drills.faults.local import Journal
+from operations.drills.ground import Options, lay
+from operations.drills.load import Traffic
+from operations.drills.result import DrillResult
+from operations.drills.run import Clock, Stage, agree, calibrate, engine, first_rate, longest_wait, objects, planned, replaced
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from tests.unit import drills
 from tests.unit.test_drill_ground import DOORS, OUTPUTS, Running, fleet
@@ -44,7 +45,7 @@ class TestStandIns:
     def test_a_member_gets_what_a_declared_model_has_and_its_own_process_behind_it(self) -> None:
         found = objects(laid(), "eu-west")
         pods = named(found, "ServiceEntry", "drill-predictor")
-        assert pods["spec"]["endpoints"][0]["ports"] == {"http": HostCluster("eu-west").port(stand_in.unit_name("drill"))}
+        assert pods["spec"]["endpoints"][0]["ports"] == {"http": HostCluster("eu-west").port(mock_engine.unit_name("drill"))}
         regions = named(found, "ServiceEntry", "drill")
         assert [each["locality"] for each in regions["spec"]["endpoints"]] == ["us-east", "us-west"]
         assert named(found, "VirtualService", "drill-regional")["spec"]["http"][0]["headers"]["response"]["set"]["x-fleet-cluster"] == "eu-west"
@@ -225,8 +226,8 @@ class TestCommand:
         """What each case leaves; a case may be replaced by a test."""
         made: dict[str, Callable[[], list[DrillResult]]] = {}
         (state / "pulumi" / ".pulumi" / "stacks").mkdir(parents=True)
-        monkeypatch.setattr(cli, "deployed", lambda stack: {name: OutputValue(value, False) for name, value in OUTPUTS.items()})
-        monkeypatch.setattr(cli, "read_fleet", lambda stack: fleet())
+        monkeypatch.setattr(series, "deployed", lambda stack: {name: OutputValue(value, False) for name, value in OUTPUTS.items()})
+        monkeypatch.setattr(series, "read_fleet", lambda stack: fleet())
 
         def drill(here: ground.Ground, outputs: Any, number: int, say: Any) -> list[DrillResult]:
             return made.get(here.case.name, lambda: [drills.drilled(here.case.name)])()
@@ -235,9 +236,9 @@ class TestCommand:
         return made
 
     def run(self, *options: str) -> None:
-        from operations.cli import parser
+        from operations.cli import parse
 
-        arguments = parser().parse_args(["drill", *options])
+        arguments = parse(["drill", *options])
         arguments.run(arguments)
 
     def test_a_drill_that_kept_its_goals_ends_well_and_leaves_its_result(self, results: object, state: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from operations.drill import analysis
-from operations.drill.result import DoorSample, DrillResult
-from operations.drill.verdict import NOT_MEASURED, Line, Verdict, judge, seconds
+from operations.drills import analysis
+from operations.drills.result import DoorSample, DrillResult
+from operations.drills.verdict import NOT_MEASURED, Line, Verdict, judge, seconds
 from tests.unit.drills import FAULT, HEAL, MARKS, door_samples, drilled, record, records, refused, streamed
 
 
