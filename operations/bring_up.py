@@ -18,7 +18,8 @@ from local import rebalance
 from local.host_cluster import all_clusters
 from operations import left_behind, status, stuck_works
 from operations import token as tokens
-from operations.drills.faults import local as faults
+from operations.drills.faults.errors import FaultError
+from operations.drills.faults.journal import heal_left_over
 from operations.stack import in_clear, run_up, select
 from toolchain import paths
 
@@ -112,13 +113,13 @@ def up(stack_name: str, token: str, stages: Path | None) -> None:
     progress = Progress()
     with exclusive(paths.STATE / "up.lock", "fleet up"):
         # First: a drill may have put the stack's own state away. What needs a cluster that is down is mended below.
-        with suppress(faults.FaultError):
-            faults.heal_left_over(progress.say)
+        with suppress(FaultError):
+            heal_left_over(progress.say)
         stack = select(stack_name)
         _claim(stack_name)
         with progress.stage("local clusters"):
             _revive(progress)
-            faults.heal_left_over(progress.say)
+            heal_left_over(progress.say)
         with progress.stage(f"pulumi up -s {stack_name}"):
             _, changes = run_up(stack, progress)
             outputs = in_clear(stack.outputs())

@@ -1,7 +1,7 @@
 """`fleet bench gateway`: what the two doors and the stream relay cost a request, and where the time goes.
 
 The same server is asked directly, through the regional gateway alone, through both doors, and through both doors and the
-relay. Requests go to the four in turn, so that all of them see the same machine at the same moment. The server is a stand-in
+relay. Requests go to the four in turn, so that all of them see the same machine at the same moment. The server is a mock engine
 that computes nothing, in a local fleet that runs: what is measured is the way, not the engine. Prints tables, writes JSON.
 
 Added latency is measured at a rate that leaves the machine idle most of the time. The highest rate is the one that is still
@@ -31,7 +31,8 @@ from local.host_cluster import HostCluster, UnitError
 from operations.drills import load
 from operations.drills.analysis import Request, Spread, spread
 from operations.drills.faults import mock_engine
-from operations.drills.faults.local import Journal, heal_left_over, remove_stand_ins_step
+from operations.drills.faults.journal import Journal, heal_left_over
+from operations.drills.faults.undo import remove_mock_engines_step
 from operations.drills.load import Traffic
 from operations.stack_file import read_fleet
 from operations.status import table
@@ -55,11 +56,11 @@ _IDLE_S = 4.0
 
 # How often a request of each way passes each process.
 PASSES: Mapping[str, Mapping[str, int]] = {
-    DIRECT: {"stand-in": 1},
-    REGIONAL: {"stand-in": 1, REGIONAL_GATEWAY: 1},
-    DOORS: {"stand-in": 1, REGIONAL_GATEWAY: 1, FRONT_DOOR: 1},
+    DIRECT: {"mock-engine": 1},
+    REGIONAL: {"mock-engine": 1, REGIONAL_GATEWAY: 1},
+    DOORS: {"mock-engine": 1, REGIONAL_GATEWAY: 1, FRONT_DOOR: 1},
     # Into the front door, to the relay, into the front door's egress.
-    RELAY: {"stand-in": 1, REGIONAL_GATEWAY: 1, FRONT_DOOR: 2, STREAM_RELAY: 1},
+    RELAY: {"mock-engine": 1, REGIONAL_GATEWAY: 1, FRONT_DOOR: 2, STREAM_RELAY: 1},
 }
 
 
@@ -123,7 +124,7 @@ def computing(used: Mapping[str, float], counts: Mapping[str, int]) -> dict[str,
 
 @dataclass(frozen=True, kw_only=True)
 class Ground:
-    """A region with a stand-in behind its gateways, and another one to fail over to, as every model has."""
+    """A region with a mock engine behind its gateways, and another one to fail over to, as every model has."""
 
     own: HostCluster
     clusters: tuple[HostCluster, ...]
@@ -153,12 +154,12 @@ def lay(fleet: FleetSpec) -> Ground:
         DOORS: f"{base}{first.port(EGRESS if relay else FRONT_DOOR)}{path}",
         **({RELAY: f"{base}{first.port(FRONT_DOOR)}{path}"} if relay else {}),
     }
-    units = {"stand-in": mock_engine.unit_name(_MODEL), REGIONAL_GATEWAY: REGIONAL_GATEWAY, FRONT_DOOR: FRONT_DOOR}
+    units = {"mock-engine": mock_engine.unit_name(_MODEL), REGIONAL_GATEWAY: REGIONAL_GATEWAY, FRONT_DOOR: FRONT_DOOR}
     return Ground(own=first, clusters=clusters, urls=urls, processes={**units, **({STREAM_RELAY: STREAM_RELAY} if relay else {})})
 
 
 def put_up(ground: Ground, fleet: FleetSpec) -> None:
-    """Starts the stand-ins and leads the gateways to them; waits until every way answers."""
+    """Starts the mock engines and leads the gateways to them; waits until every way answers."""
     mock_engine.start(ground.clusters, [_MODEL], mock_engine.Engine(token_milliseconds=0, tokens=_TOKENS))
     places = {each.name: each.region for each in fleet.clusters}
     endpoints = [Endpoint(region=places[each.name], address=ADDRESS, port=each.port(REGIONAL_GATEWAY)) for each in ground.clusters]
@@ -282,7 +283,7 @@ def where_rows(of_kind: Mapping[str, Any]) -> list[tuple[str, ...]]:
             spent = of_kind["computing"].get(process[each.way])
             rows.append((parts[each.way], milliseconds(each.added(taken, "p50")), milliseconds(each.added(taken, "p99")), milliseconds(spent)))
         taken = each
-    rows.append(("stand-in", "", "", milliseconds(of_kind["computing"].get("stand-in"))))
+    rows.append(("mock-engine", "", "", milliseconds(of_kind["computing"].get("mock-engine"))))
     return rows
 
 
@@ -333,7 +334,7 @@ def bench(stack: str, rounds: int, seconds: float) -> None:
             heal_left_over(progress.say)
             ground = lay(fleet)
             journal = Journal()
-            step = remove_stand_ins_step(ground.clusters)
+            step = remove_mock_engines_step(ground.clusters)
             journal.note(step)
             try:
                 with progress.stage("mock engines"):

@@ -13,7 +13,7 @@ from operations import token
 from operations.bench import engine, ground
 from operations.bench.ground import Endpoint, Options, Plan
 from operations.bench.result import BenchLoad, BenchResult, Measured, Percentiles, measured
-from operations.drills.faults import local as faults
+from operations.drills.faults.journal import heal_left_over
 from operations.stack import deployed, in_clear, require_backend
 from operations.stack_file import read_fleet
 from operations.status import table
@@ -47,7 +47,7 @@ def bench(arguments: argparse.Namespace) -> None:
     progress = Progress()
     # What an interrupted drill left would be measured too, and so would one that runs.
     with exclusive(paths.STATE / "up.lock", f"fleet bench {options.model}"), heeding_sigterm():
-        faults.heal_left_over(progress.say)
+        heal_left_over(progress.say)
         outputs = in_clear(deployed(options.stack))
         token.require(outputs, options.token)
         asked = ground.endpoints(plan, outputs)

@@ -213,11 +213,9 @@ class Answers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Analysis:
-    """Everything that is computed of one run. None is what could not be told from the records."""
+class AddedLatency:
+    """How much later answers came than before the fault. None is what could not be told from the records."""
 
-    marks: Mapping[str, float]
-    phases: Mapping[str, Phase]
     added_p99: float | None
     """p99 of the fault phase less that of the baseline: latency of complete answers."""
     added_p99_burst: float | None
@@ -232,12 +230,28 @@ class Analysis:
     `may_have_met`."""
     back: float | None
     """Seconds from the fault until the median latency is back; see `time_until_back`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RegionUse:
+    """How the harmed region was left and used again. None is what could not be told from the records and samples."""
+
     dead_share_zero: float | None
     """Seconds from the fault until the last request to the dead region; see `last_sent`."""
     sample_interval: float | None
     """By how much that may be too long: the pause between the two samples that tell it."""
     failback: float | None
     """Seconds from the healed region's readiness to its first answer; see `time_to_failback`."""
+    under_way: int | None
+    """Answers of the victim that had begun and not ended when the fault came: the streams that it could cut."""
+    kept_out: Sequence[str] | None
+    """Clusters that a front door ejected at some time between fault and recovery; None without samples in that time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ErrorAnswers:
+    """Error answers by what they mean."""
+
     overloaded: Answers
     """429, of the whole run."""
     unavailable: Answers
@@ -246,12 +260,16 @@ class Analysis:
     """503 to requests that were due while no region could serve."""
     after_all_down: int
     """Requests that were due while no region could serve, or all were full."""
-    under_way: int | None
-    """Answers of the victim that had begun and not ended when the fault came: the streams that it could cut."""
-    kept_out: Sequence[str] | None
-    """Clusters that a front door left alone at some time between fault and mending; None without samples in that time."""
     early_full: int | None
     """429 before all regions were full; None where no mark says when they were."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis(AddedLatency, RegionUse, ErrorAnswers):
+    """Everything that is computed of one run."""
+
+    marks: Mapping[str, float]
+    phases: Mapping[str, Phase]
     revisions: Sequence[str]
     """Of the model, by which answers say that they were given."""
     buckets: Sequence[Bucket] = field(default_factory=list[Bucket])
@@ -450,13 +468,35 @@ def _bucket(at: float, inside: Sequence[Request]) -> Bucket:
     )
 
 
-def of(result: DrillResult) -> Analysis:
-    """Raises ValueError that names what is wrong in a record or in the marks."""
+def of(result: DrillResult, victim: str) -> Analysis:
+    """`victim`: as in `analyse`. Raises ValueError that names what is wrong in a record or in the marks."""
     requests = [Request.from_record(each) for each in result.requests]
-    marks = {name: float(at) for name, at in result.marks.items()}
-    # Where only its front door dies, the region stays: nothing of it is to be left.
-    victim = "" if result.case == "gateway" else result.victim
-    return analyse(requests, marks, victim, result.samples)
+    return analyse(requests, {name: float(at) for name, at in result.marks.items()}, victim, result.samples)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Run:
+    """Records sorted into phases, and the moments between which figures are taken."""
+
+    requests: Sequence[Request]
+    marks: Mapping[str, float]
+    victim: str
+    samples: Sequence[DoorSample]
+    end: float
+    groups: Mapping[str, Sequence[Request]]
+    phases: Mapping[str, Phase]
+
+    @property
+    def fault_at(self) -> float:
+        return self.marks.get(FAULT, math.inf)
+
+    @property
+    def heal_at(self) -> float:
+        return self.marks.get(HEAL, self.end)
+
+    @property
+    def has_fault(self) -> bool:
+        return "fault" in self.phases
 
 
 def analyse(requests: Sequence[Request], marks: Mapping[str, float], victim: str, samples: Sequence[DoorSample] = ()) -> Analysis:
@@ -471,37 +511,59 @@ def analyse(requests: Sequence[Request], marks: Mapping[str, float], victim: str
     for each in requests:
         groups[_phase_of(each, limits)].append(each)
     phases = {name: _phase(name, limits[name], groups[name]) for name in limits}
-    baseline, fault = phases["baseline"], phases.get("fault")
-    fault_at, heal_at = marks.get(FAULT, math.inf), marks.get(HEAL, end)
-    burst = spread(each.latency for each in groups.get("fault", []) if each.due < fault_at + _BURST)
-    # With the pause between samples: what was sent in it is told by the next one.
-    zero, pause = last_sent(samples, victim, fault_at, heal_at) if fault and victim else (None, None)
-    left = None if zero is None or pause is None else zero + pause
-    met = spread(each.first_token_latency for each in may_have_met(requests, fault_at, heal_at, left)) if fault else None
-    down = [each for each in requests if marks.get(ALL_DOWN, math.inf) <= each.due < heal_at]
-    early = [each for each in requests if each.status == 429 and each.due < marks[ALL_DOWN]] if ALL_DOWN in marks else None
+    run = _Run(requests=requests, marks=marks, victim=victim, samples=samples, end=end, groups=groups, phases=phases)
+    region = _region_use(run)
     return Analysis(
         marks=dict(marks),
         phases=phases,
-        added_p99=_added(baseline.latency, fault and fault.latency, "p99"),
-        added_p99_burst=_added(baseline.latency, burst, "p99"),
-        added_worst=_added(baseline.latency, fault and fault.latency, "worst"),
-        added_first_token_p99=_added(baseline.first_token, fault and fault.first_token, "p99"),
-        added_first_token_worst=_added(baseline.first_token, fault and fault.first_token, "worst"),
-        added_met=_added(baseline.first_token, met, "worst"),
-        back=time_until_back(requests, baseline.latency.p50, fault_at, heal_at) if fault and baseline.latency else None,
-        dead_share_zero=zero,
-        sample_interval=pause,
-        failback=time_to_failback(requests, victim, marks[HEAL], marks[HEALTHY]) if HEAL in marks and HEALTHY in marks else None,
-        overloaded=error_answers(requests, 429),
-        unavailable=error_answers(requests, 503),
-        unavailable_all_down=error_answers(down, 503),
-        after_all_down=len(down),
-        under_way=_under_way(requests, victim, fault_at) if fault and victim else None,
-        kept_out=_kept_out(samples, fault_at, heal_at) if fault else None,
-        early_full=None if early is None else len(early),
         revisions=sorted({each.revision for each in requests if each.ok and each.revision}),
         buckets=time_line(requests, 0.0, end),
+        **vars(_added_latency(run, region)),
+        **vars(region),
+        **vars(_error_answers(run)),
+    )
+
+
+def _added_latency(run: _Run, region: RegionUse) -> AddedLatency:
+    baseline, fault = run.phases["baseline"], run.phases.get("fault")
+    burst = spread(each.latency for each in run.groups.get("fault", []) if each.due < run.fault_at + _BURST)
+    # With the pause between samples: what was sent in it is told by the next one.
+    left = None if region.dead_share_zero is None or region.sample_interval is None else region.dead_share_zero + region.sample_interval
+    met = spread(each.first_token_latency for each in may_have_met(run.requests, run.fault_at, run.heal_at, left)) if fault else None
+    latency, first_token = (fault.latency, fault.first_token) if fault else (None, None)
+    return AddedLatency(
+        added_p99=_added(baseline.latency, latency, "p99"),
+        added_p99_burst=_added(baseline.latency, burst, "p99"),
+        added_worst=_added(baseline.latency, latency, "worst"),
+        added_first_token_p99=_added(baseline.first_token, first_token, "p99"),
+        added_first_token_worst=_added(baseline.first_token, first_token, "worst"),
+        added_met=_added(baseline.first_token, met, "worst"),
+        back=time_until_back(run.requests, baseline.latency.p50, run.fault_at, run.heal_at) if fault and baseline.latency else None,
+    )
+
+
+def _region_use(run: _Run) -> RegionUse:
+    harmed = run.has_fault and bool(run.victim)
+    zero, pause = last_sent(run.samples, run.victim, run.fault_at, run.heal_at) if harmed else (None, None)
+    came_back = HEAL in run.marks and HEALTHY in run.marks
+    return RegionUse(
+        dead_share_zero=zero,
+        sample_interval=pause,
+        failback=time_to_failback(run.requests, run.victim, run.marks[HEAL], run.marks[HEALTHY]) if came_back else None,
+        under_way=_under_way(run.requests, run.victim, run.fault_at) if harmed else None,
+        kept_out=_kept_out(run.samples, run.fault_at, run.heal_at) if run.has_fault else None,
+    )
+
+
+def _error_answers(run: _Run) -> ErrorAnswers:
+    nobody_left = run.marks.get(ALL_DOWN)
+    down = [each for each in run.requests if nobody_left is not None and nobody_left <= each.due < run.heal_at]
+    return ErrorAnswers(
+        overloaded=error_answers(run.requests, 429),
+        unavailable=error_answers(run.requests, 503),
+        unavailable_all_down=error_answers(down, 503),
+        after_all_down=len(down),
+        early_full=None if nobody_left is None else sum(each.status == 429 and each.due < nobody_left for each in run.requests),
     )
 
 

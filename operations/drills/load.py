@@ -18,6 +18,8 @@ from local.down import RUN
 from toolchain import paths, tools
 
 _BEGIN_S = 10.0
+# The longest that a caller of a drill waits for an answer.
+TIMEOUT_S = 20.0
 _PR_SET_PDEATHSIG = 1
 # Loaded before any fork: a child between fork and exec must not load libraries.
 _libc = ctypes.CDLL(None)
@@ -36,7 +38,7 @@ class Traffic:
     requests: int
     stream: bool = False
     max_tokens: int = 8
-    timeout_seconds: float = 20.0
+    timeout_seconds: float = TIMEOUT_S
     switch_doors: bool = False
     token: str = field(default="", repr=False)
 
@@ -155,6 +157,17 @@ class Load:
         if self._process is not None and self._process.poll() is None:
             self._process.kill()
             self._process.wait()
+
+
+@dataclass
+class Clock:
+    """Moments of a drill, in seconds since the load began. The first time counts."""
+
+    load: Load
+    marks: dict[str, float] = field(default_factory=dict[str, float])
+
+    def mark(self, name: str) -> None:
+        self.marks.setdefault(name, round(self.load.now(), 6))
 
 
 def shifted(records: Sequence[Mapping[str, Any]], seconds: float) -> list[Record]:

@@ -9,7 +9,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from html import escape
 
+from operations.drills import terminal
 from operations.drills.analysis import ALL_DOWN, BUCKET, FAULT, HEAL, HEALTHY, Analysis, Bucket
+from operations.drills.result import DrillResult
 
 _WIDTH = 960.0
 _LEFT, _RIGHT = 76.0, 20.0
@@ -106,6 +108,15 @@ def _height_of_part() -> float:
     return _LABELS + _BARS + _PAUSE + _LANE + _LATENCY + _AXIS
 
 
+def of(result: DrillResult, found: Analysis) -> str:
+    load = result.load
+    victim = f" of {result.victim}" if result.victim else ""
+    # Short enough for the width of the picture.
+    title = f"{result.case}{victim}: {result.model}, {load.rate:g} {'streams' if load.stream else 'requests'}/s"
+    engines = "vLLM" if result.backend == "vllm" else "mock engines behind the same gateways"
+    return svg(found, title, f"{engines}, through the front doors of {', '.join(load.doors)}{terminal.compared(result)}", result.clusters, result.case)
+
+
 def svg(found: Analysis, title: str, subtitle: str, clusters: Sequence[str], fault: str = "fault") -> str:
     """The picture. `clusters` fixes which region has which colour; `fault` names what was done, for the line that marks it."""
     seen = sorted({name for bar in found.buckets for name in bar.clusters} - set(clusters))
@@ -113,7 +124,7 @@ def svg(found: Analysis, title: str, subtitle: str, clusters: Sequence[str], fau
     coloured, others = names[:_COLOURS], names[_COLOURS:]
     zero = found.marks.get(FAULT, 0.0)
     end = max(found.buckets[-1].at + BUCKET if found.buckets else 0.0, BUCKET)
-    labels = {FAULT: fault, ALL_DOWN: "nowhere to go", HEAL: "mending begins", HEALTHY: "can serve again"}
+    labels = {FAULT: fault, ALL_DOWN: "nowhere to go", HEAL: "recovery begins", HEALTHY: "can serve again"}
     marks = [(found.marks[name], text) for name, text in labels.items() if name in found.marks]
 
     zooms = [(name, text) for name, text in ((FAULT, f"Around the fault: {fault}"), (HEALTHY, "Around the return")) if name in found.marks]

@@ -1,7 +1,6 @@
 """Reports of drills: files beside each other, text for a terminal, and the measured table of docs/when-a-region-dies.md.
 
 python -m operations.drills.report RESULT.json...                      the Markdown table
-python -m operations.drills.report RESULT.json... --html FILE          one self-contained page
 python -m operations.drills.report RESULT.json... --document FILE      the table into a document, between its marks
 python -m operations.drills.report RESULT.json... --picture FILE       the first result as an SVG
 """
@@ -11,56 +10,66 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from core.errors import FleetError
-from operations.drills import analysis, page, terminal, verdict
+from operations.drills import picture, terminal, verdict
 from operations.drills.analysis import Analysis
-from operations.drills.page import Run
+from operations.drills.cases import CASES
+from operations.drills.goals import longest, seconds
 from operations.drills.result import DrillResult
-from operations.drills.verdict import NOT_MEASURED, seconds
+from operations.drills.verdict import Verdict
 
 # What is between these lines of a document is written by this module.
 BEGIN = "<!-- measured: written by python -m operations.drills.report, do not edit -->"
 END = "<!-- end of measured -->"
 
-# Order of the rows of the table.
-_ORDER = ("kill", "hang", "blackhole", "engine-hang", "overload", "drain", "hub-down", "flap", "all-down", "gateway", "replace", "residency")
-
-
-# Columns that say nothing in these cases: nobody can serve, or the region lives, or it comes and goes.
-_MEANINGLESS: Mapping[str, Sequence[str]] = {
-    "p99": ("overload", "all-down", "residency"),
-    "added": ("overload", "all-down", "residency", "drain"),
-    "left": ("overload", "all-down", "residency", "gateway", "flap"),
-    "median": ("overload", "all-down", "residency", "gateway", "flap"),
-    "back": ("overload", "all-down", "residency", "gateway", "flap"),
-}
+Run = tuple[DrillResult, Analysis, Verdict]
 
 
 def examined(result: DrillResult) -> Run:
     """A result with what follows from it. Raises ValueError where its records or marks make no sense."""
-    found = analysis.of(result)
+    found = verdict.analysed(result)
     return result, found, verdict.judge(result, found)
 
 
 def write(results: Sequence[DrillResult], folder: Path) -> list[Path]:
-    """Writes for each result its JSON (everything) and its picture, and for all together `report.html` and `summary.json`."""
+    """Writes `report.md` and `summary.json` of all, and of each result its JSON (everything) and its picture. The report comes first."""
     folder.mkdir(parents=True, exist_ok=True)
     runs = [examined(each) for each in results]
-    files: dict[Path, str] = {}
+    files: dict[Path, str] = {folder / "report.md": report(runs), folder / "summary.json": json.dumps([summary(run) for run in runs], indent=2)}
     for result, found, _ in runs:
         name = file_name(result)
         files[folder / f"{name}.json"] = result.to_json()
-        files[folder / f"{name}.svg"] = page.picture_of(result, found)
-    files[folder / "summary.json"] = json.dumps([summary(run) for run in runs], indent=2)
-    files[folder / "report.html"] = page.html(runs)
+        files[folder / f"{name}.svg"] = picture.of(result, found)
     for path, text in files.items():
         path.write_text(text, encoding="utf-8")
     return list(files)
+
+
+def report(runs: Sequence[Run]) -> str:
+    """The Markdown report: the measured table, then a section for each run."""
+    return "\n".join(["# Drill report", "", markdown([result for result, _, _ in runs]), "", *(line for run in runs for line in _report_of(run))])
+
+
+def _report_of(run: Run) -> Iterator[str]:
+    result, found, judged = run
+    begun = datetime.fromtimestamp(result.started, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    yield from (
+        f"## {_plain(terminal.headline(result))}",
+        "",
+        _plain(f"{terminal.conclusion(result, judged)}. Run {result.run}, begun {begun}, stack {result.stack}."),
+    )
+    yield from ("", *_rows(terminal.GOALS, terminal.goals(judged)), "", f"![requests, failures and latency over time]({file_name(result)}.svg)")
+    yield from ("", "Latency of complete answers, from when a request was due:", "", *_rows(terminal.PHASES, terminal.phases(found)))
+    yield from ("", *_rows(("figure", "measured"), terminal.numbers(found)), "", *_rows(("setting", "value"), terminal.settings(result)), "")
+    yield from (f"- {_plain(note)}" for note in result.notes)
+    if result.notes:
+        yield ""
 
 
 def file_name(result: DrillResult) -> str:
@@ -90,17 +99,15 @@ def table(results: Sequence[DrillResult]) -> str:
 def _section(run: Run) -> str:
     result, found, judged = run
     notes = "".join(f"\nnote: {note}" for note in result.notes)
-    parts = (terminal.headline(result), terminal.verdict_table(judged), terminal.phases_table(found), terminal.conclusion(result, judged) + notes)
+    goals = terminal.aligned(terminal.GOALS, terminal.goals(judged))
+    phases = terminal.aligned(terminal.PHASES, terminal.phases(found))
+    parts = (terminal.headline(result), goals, phases, terminal.conclusion(result, judged) + notes)
     return "\n\n".join(parts)
-
-
-def time_line(result: DrillResult, *, ascii_only: bool = False) -> str:
-    """For a terminal: requests by region, failures and the slowest answer over time."""
-    return terminal.time_line(result, analysis.of(result), ascii_only=ascii_only)
 
 
 # The measured table
 
+# What a case may hide (`Case.hides`) are the columns p99, added, left, median and back: `p99 later by` to `in use again`.
 _HEAD = (
     "case",
     "engine, load",
@@ -121,89 +128,70 @@ def markdown(results: Sequence[DrillResult]) -> str:
     groups: dict[tuple[Any, ...], list[Run]] = {}
     for run in map(examined, results):
         groups.setdefault(_key(run[0]), []).append(run)
-    lines = [_line(_HEAD), _line(["---"] * len(_HEAD)), *(_row(groups[key]) for key in sorted(groups))]
+    lines = _rows(_HEAD, [_row(groups[key]) for key in sorted(groups)])
     # What else the machine did before each is in the results.
     machines = sorted({each.machine.split(";")[0] for each in results if each.machine})
-    return "\n".join([*lines, "", *machines])
+    return "\n".join([*lines, "", *map(_plain, machines)])
 
 
 def _key(result: DrillResult) -> tuple[Any, ...]:
-    place = _ORDER.index(result.case) if result.case in _ORDER else len(_ORDER)
-    return place, result.load.stream, result.backend, result.settings != "declared", result.load.requests, result.load.rate
+    return list(CASES).index(result.case), result.load.stream, result.backend, result.settings != "declared", result.load.requests, result.load.rate
 
 
-def _row(runs: Sequence[Run]) -> str:
+def _row(runs: Sequence[Run]) -> tuple[str, ...]:
     result = runs[0][0]
-    load = result.load
+    case, load = CASES[result.case], result.load
     found = [each for _, each, _ in runs]
     what = result.case + (", streams" if load.stream else "") + ("" if result.settings == "declared" else ", published settings")
     computed = result.computed.get("added")
-    promised = f" ({seconds(float(computed))})" if computed is not None else ""
+    bound = f" ({seconds(float(computed))})" if computed is not None else ""
     goals = "kept" if all(judged.passed for _, _, judged in runs) else f"not kept: {_broken(runs)}"
 
-    def told(column: str, values: Iterable[float | None], more: str = "") -> str:
-        return _worst(values) + more if result.case not in _MEANINGLESS[column] else ""
+    def cell(column: str, values: Iterable[float | None], more: str = "") -> str:
+        return "" if column in case.hides else longest(values) + more
 
-    cells = (
+    return (
         what,
-        f"{'vLLM' if result.backend == 'vllm' else 'stand-in'}, {load.rate:g}/s",
-        _counts(found, _lost(result)),
+        f"{'vLLM' if result.backend == 'vllm' else 'mock engine'}, {load.rate:g}/s",
+        _counts(found, case.failures),
         _counts(found, lambda each: each.harmed_by(lambda phase: phase.cut)),
-        told("p99", (each.added_first_token_p99 if load.stream else each.added_p99 for each in found)),
-        told("added", (each.added_met for each in found), promised),
-        told("left", (each.dead_share_zero for each in found)),
-        told("median", (each.back for each in found)),
-        told("back", (each.failback for each in found)),
-        _besides(result, found),
+        cell("p99", (each.added_first_token_p99 if load.stream else each.added_p99 for each in found)),
+        cell("added", (each.added_met for each in found), bound),
+        cell("left", (each.dead_share_zero for each in found)),
+        cell("median", (each.back for each in found)),
+        cell("back", (each.failback for each in found)),
+        case.besides(found) or (_streams(found) if load.stream else ""),
         goals if result.settings == "declared" else "for comparison",
     )
-    return _line(cells)
 
 
-def _lost(result: DrillResult) -> Callable[[Analysis], int]:
-    """Where nobody can serve, an error is what callers are to get: then all other failures count."""
-    if result.case == "overload":
-        return lambda found: found.harmed_by(lambda phase: phase.lost - phase.full)
-    if result.case in ("all-down", "residency"):
-        return lambda found: found.harmed_by(lambda phase: phase.lost) - found.unavailable.count
-    return lambda found: found.harmed_by(lambda phase: phase.lost)
+def _streams(found: Sequence[Analysis]) -> str:
+    resumed = _counts(found, lambda each: each.harmed_by(lambda phase: phase.resumed))
+    ended = _counts(found, lambda each: each.harmed_by(lambda phase: phase.error_events))
+    return f"{resumed} went on elsewhere, {ended} ended with an error event"
 
 
-def _besides(result: DrillResult, found: Sequence[Analysis]) -> str:
-    """The figure that is this case's own."""
-    if result.case == "overload":
-        return f"429 after {_worst(each.overloaded.time and each.overloaded.time.worst for each in found)}"
-    if result.case in ("all-down", "residency"):
-        return f"503 after {_worst(each.unavailable_all_down.time and each.unavailable_all_down.time.worst for each in found)}"
-    if result.case == "replace":
-        return f"ready elsewhere after {_worst(verdict.since_fault(each, analysis.REPLACED) for each in found)}"
-    if result.load.stream:
-        resumed = _counts(found, lambda each: each.harmed_by(lambda phase: phase.resumed))
-        ended = _counts(found, lambda each: each.harmed_by(lambda phase: phase.error_events))
-        return f"{resumed} went on elsewhere, {ended} ended with an error event"
-    return ""
+def _rows(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    return [_line(head), _line(["---"] * len(head)), *map(_line, rows)]
 
 
 def _line(cells: Iterable[str]) -> str:
     return f"| {' | '.join(_cell(each) for each in cells)} |"
 
 
+def _plain(text: str) -> str:
+    """Text from outside as Markdown shows it: one line, and no HTML."""
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace("\n", " ")
+
+
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+    return _plain(text).replace("|", "\\|")
 
 
 def _counts(found: Sequence[Analysis], what: Callable[[Analysis], int]) -> str:
     """Each run for itself: `0, 2, 0 of 6,000`. The worst alone would hide how often it is."""
     counts = ", ".join(f"{what(each):,}" for each in found)
     return f"{counts} of {max(each.harmed_by(lambda phase: phase.requests) for each in found):,}"
-
-
-def _worst(values: Iterable[float | None]) -> str:
-    """The longest of the runs. One that could not be measured is no short one."""
-    known = list(values)
-    if all(value is None for value in known):
-        return NOT_MEASURED
-    return NOT_MEASURED if None in known else seconds(max(value for value in known if value is not None))
 
 
 def _broken(runs: Sequence[Run]) -> str:
@@ -241,20 +229,17 @@ def _results(text: str) -> list[DrillResult]:
 def _parser() -> argparse.ArgumentParser:
     command = argparse.ArgumentParser(prog="python -m operations.drills.report", description="Reports from saved results of drills.")
     command.add_argument("results", nargs="+", type=Path, metavar="RESULT.json")
-    command.add_argument("--html", type=Path, metavar="FILE", help="one self-contained page")
     command.add_argument("--picture", type=Path, metavar="FILE", help="one result as an SVG: a killed region, else the first")
     command.add_argument("--document", type=Path, metavar="FILE", help="put the table between the marks of a Markdown document")
-    command.add_argument("--text", action="store_true", help="tables and time lines for a terminal")
+    command.add_argument("--text", action="store_true", help="tables for a terminal")
     return command
 
 
 def _outputs(arguments: argparse.Namespace, results: Sequence[DrillResult]) -> Iterator[tuple[Path, str]]:
     """All texts before any is written: a wrong result or document leaves every file as it was."""
-    if arguments.html:
-        yield arguments.html, page.html([examined(each) for each in results])
     if arguments.picture:
         shown = pictured(results)
-        yield arguments.picture, page.picture_of(shown, analysis.of(shown))
+        yield arguments.picture, picture.of(shown, verdict.analysed(shown))
     if arguments.document:
         image = f"{_image(pictured(results), arguments.picture, arguments.document)}\n\n" if arguments.picture else ""
         yield arguments.document, into_document(arguments.document.read_text(encoding="utf-8"), image + markdown(results))
@@ -280,7 +265,7 @@ def main() -> int:
         for path, text in written:
             path.write_text(text, encoding="utf-8")
         if arguments.text:
-            print("\n\n".join(f"{table([each])}\n\n{time_line(each)}" for each in results))
+            print(table(results))
         elif not written:
             print(markdown(results))
     except (FleetError, ValueError, OSError) as error:

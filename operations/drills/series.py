@@ -11,11 +11,13 @@ from core.interrupts import heeding_sigterm, undisturbed
 from core.progress import Progress
 from local.host_cluster import UnitError
 from operations import token
-from operations.drills import analysis, ground, report, run, verdict
+from operations.drills import plan as plans
+from operations.drills import report, run, verdict
+from operations.drills.case import Options, Plan
 from operations.drills.cases import CASES, EVERY
-from operations.drills.faults import local as faults
-from operations.drills.faults.local import FaultError, Journal
-from operations.drills.ground import Ground, Options
+from operations.drills.faults.errors import FaultError
+from operations.drills.faults.journal import Journal, heal_left_over
+from operations.drills.options import allow, check_options
 from operations.drills.result import DrillResult
 from operations.stack import deployed, in_clear, require_backend
 from operations.stack_file import read_fleet
@@ -37,7 +39,7 @@ def options_of(arguments: argparse.Namespace) -> Options:
         stream=arguments.stream,
         tokens=arguments.tokens,
         doors=tuple(each for each in arguments.doors.split(",") if each),
-        stand_in=arguments.stand_in,
+        mock_engine=arguments.mock_engine,
         baseline=arguments.baseline,
         repeat=arguments.repeat,
         json_file=arguments.json,
@@ -50,9 +52,9 @@ def options_of(arguments: argparse.Namespace) -> Options:
 
 def drill(arguments: argparse.Namespace) -> None:
     options = options_of(arguments)
-    ground.check_options(options)
+    check_options(options)
     fleet = read_fleet(options.stack)
-    ground.allow(options, fleet)
+    allow(options, fleet)
     # A drill that was cut off may have put the backend away.
     if not Journal().steps():
         require_backend()
@@ -62,10 +64,10 @@ def drill(arguments: argparse.Namespace) -> None:
     try:
         with exclusive(paths.STATE / "up.lock", f"fleet drill {options.case}"), heeding_sigterm():
             with undisturbed(progress.say):
-                faults.heal_left_over(progress.say)
+                heal_left_over(progress.say)
             outputs = in_clear(deployed(options.stack))
             token.require(outputs, options.token)
-            for each in _grounds(options, fleet, outputs, progress):
+            for each in _plans(options, fleet, outputs, progress):
                 broken += runs(each, outputs, results, progress)
     except (FaultError, UnitError, TimeoutError, ValueError) as error:
         raise FleetError(str(error), hint=getattr(error, "hint", "")) from None
@@ -73,8 +75,8 @@ def drill(arguments: argparse.Namespace) -> None:
         # Also of a series that was cut off.
         _write(options, results)
     if results:
-        print(report.markdown(results) if len(results) > 1 else "\n\n".join(f"{report.table([each])}\n\n{report.time_line(each)}" for each in results))
-    failed = [each for each in results if each.settings == "declared" and not verdict.judge(each, analysis.of(each)).passed]
+        print(report.markdown(results) if len(results) > 1 else report.table(results))
+    failed = [each for each in results if each.settings == "declared" and not verdict.judge(each, verdict.analysed(each)).passed]
     if failed:
         told = ", ".join(dict.fromkeys(each.case for each in failed))
         broken.append(f"{len(failed)} of {sum(each.settings == 'declared' for each in results)} drills did not keep their goals: {told}")
@@ -82,14 +84,14 @@ def drill(arguments: argparse.Namespace) -> None:
         raise FleetError("\n".join(broken))
 
 
-def _grounds(options: Options, fleet: FleetSpec, outputs: Mapping[str, Any], progress: Progress) -> list[Ground]:
-    """All are laid before the first is done: a drill of an hour should not end in a refusal."""
+def _plans(options: Options, fleet: FleetSpec, outputs: Mapping[str, Any], progress: Progress) -> list[Plan]:
+    """All are planned before the first runs: a drill of an hour should not end in a refusal."""
     if options.case != EVERY:
-        return [ground.lay(options, fleet, outputs)]
-    found: list[Ground] = []
+        return [plans.resolve(options, fleet, outputs)]
+    found: list[Plan] = []
     for each in every(options):
         try:
-            found.append(ground.lay(each, fleet, outputs))
+            found.append(plans.resolve(each, fleet, outputs))
         except FleetError as error:
             progress.say(f"{each.case} is left out: {error}")
     if not found:
@@ -103,25 +105,28 @@ def every(options: Options) -> list[Options]:
     for case in CASES.values():
         # Some loads and models are the case's own.
         plain = replace(options, case=case.name, baseline=options.baseline and case.published)
-        if case.name == "overload":
+        if case.own_load:
             plain = replace(plain, rate=None, requests=None)
-        if case.name in ("replace", "residency"):
+        if case.choose_model:
             plain = replace(plain, model=None)
         found.append(plain)
-        if case.name == "kill" and not options.stream:
+        if case.streams_in_all and not options.stream:
             found.append(replace(plain, stream=True, rate=None, requests=options.requests or _STREAMS, baseline=False))
     return found
 
 
-def runs(each: Ground, outputs: Mapping[str, Any], results: list[DrillResult], progress: Progress) -> list[str]:
+def runs(each: Plan, outputs: Mapping[str, Any], results: list[DrillResult], progress: Progress) -> list[str]:
     """Adds to `results` as it goes. Returns what kept a run of a series from its end: the others are done all the same."""
     broken: list[str] = []
     series = each.options.repeat > 1 or each.options.case == EVERY
     for number in range(1, each.options.repeat + 1):
         told = f", run {number} of {each.options.repeat}" if each.options.repeat > 1 else ""
         try:
-            with progress.stage(f"{ground.describe(each)}{told}"):
+            with progress.stage(f"{plans.describe(each)}{told}"):
                 found = run.drill(each, outputs, number, progress.say)
+        except FaultError:
+            # What is still broken would break the next run too.
+            raise
         except FleetError as error:
             if not series:
                 raise
@@ -130,7 +135,7 @@ def runs(each: Ground, outputs: Mapping[str, Any], results: list[DrillResult], p
             continue
         results += found
         for result in found:
-            judged = verdict.judge(result, analysis.of(result))
+            judged = verdict.judge(result, verdict.analysed(result))
             kept = "all goals kept" if judged.passed else f"not kept: {'; '.join(f'{line.name} {line.measured}' for line in judged.failed)}"
             progress.say(f"  {result.settings} settings: {kept}")
     return broken
@@ -143,6 +148,4 @@ def _write(options: Options, results: Sequence[DrillResult]) -> None:
         texts = [each.to_json() for each in results]
         options.json_file.write_text(texts[0] if len(texts) == 1 else f"[{', '.join(texts)}]", encoding="utf-8")
     if options.report is not None:
-        for path in report.write(results, options.report):
-            if path.suffix == ".html":
-                print(f"report: {path}")
+        print(f"report: {report.write(results, options.report)[0]}")

@@ -1,27 +1,16 @@
-"""A drill as text: verdict, phases, and a time line in characters, for a terminal and a log alike."""
+"""A drill as text: verdict, phases and figures, for a terminal, a log and the Markdown report alike."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 
-from operations.drills.analysis import ALL_DOWN, BUCKET, FAULT, HEAL, HEALTHY, Analysis, Bucket, Phase, Spread
+from operations.drills.analysis import Analysis, Phase, Spread
+from operations.drills.goals import NOT_MEASURED, seconds
 from operations.drills.result import DrillResult
-from operations.drills.verdict import NOT_MEASURED, Verdict, seconds
+from operations.drills.verdict import Verdict
 from operations.status import table
-
-_BLOCKS = " ▁▂▃▄▅▆▇█"
-# The same in a terminal that knows ASCII alone.
-_PLAIN = " .:-=+*#@"
-_COLUMNS = 76
-# Around the fault, in bars of 100 ms.
-_BEFORE, _AFTER = 1.0, 6.6
-# The row of latencies goes from 1 ms to 10 s.
-_FASTEST, _DECADES = 0.001, 4
-_MARKS = {FAULT: "F", ALL_DOWN: "A", HEAL: "H", HEALTHY: "R"}
-_MEANINGS = {FAULT: "F fault", ALL_DOWN: "A no region left", HEAL: "H mending begins", HEALTHY: "R can serve again"}
 
 
 def headline(result: DrillResult) -> str:
-    """`kill of us-west: tiny-chat on stand-ins, 10,000 requests at 50/s through us-east, eu-west`."""
+    """`kill of us-west: tiny-chat on mock engines, 10,000 requests at 50/s through us-east, eu-west`."""
     load = result.load
     what = "streams" if load.stream else "requests"
     victim = f" of {result.victim}" if result.victim else ""
@@ -30,37 +19,43 @@ def headline(result: DrillResult) -> str:
 
 
 def backend(result: DrillResult) -> str:
-    return "vLLM" if result.backend == "vllm" else "stand-ins"
+    return "vLLM" if result.backend == "vllm" else "mock engines"
 
 
 def compared(result: DrillResult) -> str:
     return "" if result.settings == "declared" else ", settings as published in articles"
 
 
-def verdict_table(verdict: Verdict) -> str:
-    rows: list[tuple[str, ...]] = [("GOAL", "WANTED", "MEASURED", "COMPUTED", "")]
-    rows += [(line.name, line.goal, line.measured, line.computed, "kept" if line.ok else "NOT KEPT") for line in verdict.lines]
-    return table(rows)
+GOALS = ("goal", "wanted", "measured", "computed", "")
+PHASES = (
+    *("phase", "seconds", "requests", "lost", "cut", "error events", "resumed"),
+    *("p50", "p95", "p99", "worst", "first token p99", "answered by"),
+)
+
+
+def goals(verdict: Verdict) -> list[tuple[str, ...]]:
+    """Rows under GOALS."""
+    return [(line.name, line.goal, line.measured, line.computed, "kept" if line.ok else "NOT KEPT") for line in verdict.lines]
+
+
+def phases(found: Analysis) -> list[tuple[str, ...]]:
+    """Rows under PHASES."""
+    return [tuple(_cells(phase)) for phase in found.phases.values()]
+
+
+def aligned(head: Sequence[str], rows: Sequence[tuple[str, ...]]) -> str:
+    return table([tuple(name.upper() for name in head), *rows])
 
 
 def conclusion(result: DrillResult, verdict: Verdict) -> str:
     kept = len(verdict.lines) - len(verdict.failed)
-    told = f"{kept} of {len(verdict.lines)} goals kept"
+    goals = f"{kept} of {len(verdict.lines)} goals kept"
     # Published settings are there to be compared with; nobody promised anything of them.
     word = "for comparison" if result.settings != "declared" else "passed" if verdict.passed else "FAILED"
-    return f"{word}: {told}"
+    return f"{word}: {goals}"
 
 
-def phases_table(found: Analysis) -> str:
-    rows: list[tuple[str, ...]] = [
-        ("PHASE", "SECONDS", "REQUESTS", "LOST", "CUT", "ERROR EVENTS", "RESUMED", "P50", "P95", "P99", "WORST", "FIRST TOKEN P99", "ANSWERED BY")
-    ]
-    rows += [tuple(cells(phase)) for phase in found.phases.values()]
-    return table(rows)
-
-
-def cells(phase: Phase) -> Iterator[str]:
-    """What every table of phases shows, in the order of `phases_table`."""
+def _cells(phase: Phase) -> Iterator[str]:
     yield phase.name
     yield f"{phase.end - phase.begin:.1f}"
     yield from (f"{count:,}" for count in (phase.requests, phase.lost, phase.cut, phase.error_events, phase.resumed))
@@ -74,7 +69,7 @@ def _spread(values: Spread | None) -> Iterable[str]:
 
 
 def numbers(found: Analysis) -> list[tuple[str, str]]:
-    """What is measured and no line of a table yet: name and value."""
+    """What is measured and in no table yet: name and value."""
     values = (
         ("p99 later by, whole fault", found.added_p99),
         ("p99 later by, first 3 s of it", found.added_p99_burst),
@@ -90,75 +85,20 @@ def numbers(found: Analysis) -> list[tuple[str, str]]:
         if answers.time:
             told.append((f"answers {status}", f"{answers.count:,}, the slowest after {seconds(answers.time.worst)}"))
     if found.kept_out:
-        told.append(("left alone by a front door", ", ".join(found.kept_out)))
+        told.append(("ejected by a front door", ", ".join(found.kept_out)))
     return told
 
 
-def time_line(result: DrillResult, found: Analysis, *, ascii_only: bool = False) -> str:
-    """Rows of characters: requests by region, failures, the slowest answer. First the whole run, then the fault in bars of 100 ms."""
-    steps = _PLAIN if ascii_only else _BLOCKS
-    names = [*result.clusters, *sorted({name for bar in found.buckets for name in bar.clusters} - set(result.clusters))]
-    if not found.buckets:
-        return "no requests"
-    width = max(1, math.ceil(len(found.buckets) / _COLUMNS))
-    parts = [_rows(found, names, 0, len(found.buckets), width, steps)]
-    if FAULT in found.marks and width > 1:
-        first = max(0, round((found.marks[FAULT] - _BEFORE) / BUCKET))
-        last = min(len(found.buckets), first + round((_BEFORE + _AFTER) / BUCKET))
-        parts.append(_rows(found, names, first, last, 1, steps))
-    return "\n\n".join(parts)
-
-
-def _rows(found: Analysis, names: Sequence[str], first: int, last: int, width: int, steps: str) -> str:
-    columns = [found.buckets[at : min(at + width, last)] for at in range(first, last, width)]
-    zero = found.marks.get(FAULT, 0.0)
-    begin, end = found.buckets[first].at - zero, found.buckets[last - 1].at + BUCKET - zero
-    margin = max(len(name) for name in (*names, "slowest", "failed")) + 2
-    most = max((sum(bar.requests for bar in column) for column in columns), default=1) or 1
-
-    def row(name: str, characters: Iterable[str], note: str = "") -> str:
-        return (name.ljust(margin) + "".join(characters) + (f"  {note}" if note else "")).rstrip()
-
-    each = f"{width * BUCKET:g} s" if width * BUCKET >= 1 else f"{width * BUCKET * 1000:g} ms"
-    since = "the fault" if FAULT in found.marks else "the begin"
-    lines = [row("", _mark_row(found, columns), f"{begin:+.1f} to {end:+.1f} s from {since}, a column is {each}")]
-    for name in names:
-        counts = [sum(bar.clusters.get(name, 0) for bar in column) for column in columns]
-        if any(counts):
-            lines.append(row(name, (_step(count / most, steps) for count in counts), f"{max(counts)} at most"))
-    failed = [sum(bar.failed for bar in column) for column in columns]
-    lines.append(row("failed", ("x" if count else "." for count in failed), f"{sum(failed):,} in all"))
-    worst = [max((bar.worst for bar in column if bar.worst is not None), default=None) for column in columns]
-    slowest = max((value for value in worst if value is not None), default=None)
-    note = "" if slowest is None else f"1 ms to 10 s, {seconds(slowest)} at most"
-    lines.append(row("slowest", (" " if value is None else _step(_height(value), steps) for value in worst), note))
-    used = [_MEANINGS[name] for name in _MARKS if name in found.marks and _place(found.marks[name], columns) is not None]
-    return "\n".join([*lines, row("", ", ".join(used))] if used else lines)
-
-
-def _step(share: float, steps: str) -> str:
-    """Something is never shown as nothing."""
-    return steps[0] if share <= 0 else steps[min(len(steps) - 1, max(1, math.ceil(share * (len(steps) - 1) - 1e-9)))]
-
-
-def _height(value: float) -> float:
-    return min(1.0, max(0.01, math.log10(max(value, _FASTEST) / _FASTEST) / _DECADES))
-
-
-def _place(time: float, columns: Sequence[Sequence[Bucket]]) -> int | None:
-    for place, column in enumerate(columns):
-        if column[0].at - 1e-9 <= time < column[-1].at + BUCKET - 1e-9:
-            return place
-    return None
-
-
-def _mark_row(found: Analysis, columns: Sequence[Sequence[Bucket]]) -> str:
-    characters = [" "] * len(columns)
-    for name, letter in _MARKS.items():
-        place = _place(found.marks[name], columns) if name in found.marks else None
-        if place is not None:
-            # Two in one column: the later one gives way to the right, where there is room.
-            while characters[place] != " " and place + 1 < len(characters):
-                place += 1
-            characters[place] = letter
-    return "".join(characters)
+def settings(result: DrillResult) -> list[tuple[str, str]]:
+    """What was run on what, for a reader who wants to run it again."""
+    load = result.load
+    return [
+        ("engine", "vLLM" if result.backend == "vllm" else "mock engine: counts instead of computing, the gateways are the same"),
+        ("settings", "as the stack declares" if result.settings == "declared" else "as published in articles, for comparison"),
+        ("clusters of the model, in failover order", ", ".join(result.clusters)),
+        ("cut streams", "go on elsewhere" if result.resume else "end"),
+        ("load", f"{load.requests:,} requests, {load.rate:g} per second, {load.max_tokens} tokens each, {'streamed' if load.stream else 'not streamed'}"),
+        ("callers", f"wait {load.timeout_seconds:g} s, {'know all front doors' if load.switch_doors else 'know one front door each'}"),
+        ("declared objectives", ", ".join(f"{name} {value:g}" for name, value in result.objectives.items()) or "none"),
+        ("machine", result.machine or "unknown"),
+    ]

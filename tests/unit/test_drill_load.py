@@ -11,7 +11,7 @@ import pytest
 from core.errors import FleetError
 from operations.drills import load
 from operations.drills.load import Load, Traffic, shifted
-from operations.drills.run import keeps_up
+from operations.drills.traffic import keeps_up
 from toolchain import paths
 from toolchain import tools as toolchain_tools
 

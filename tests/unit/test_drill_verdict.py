@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from operations.drills import analysis
+from operations.drills.goals import NOT_MEASURED, Line, seconds
 from operations.drills.result import DoorSample, DrillResult
-from operations.drills.verdict import NOT_MEASURED, Line, Verdict, judge, seconds
+from operations.drills.verdict import Verdict, analysed, judge
 from tests.unit.drills import FAULT, HEAL, MARKS, door_samples, drilled, record, records, refused, streamed
 
 
 def judged(result: DrillResult) -> Verdict:
-    return judge(result, analysis.of(result))
+    return judge(result, analysed(result))
 
 
 def lines(result: DrillResult) -> Mapping[str, Line]:
@@ -163,9 +163,9 @@ class TestOverload:
 
     def test_a_region_that_is_left_alone_for_being_full_breaks_it(self) -> None:
         ejected = DoorSample(at=16.0, sent={}, flags={"eu-west": {"us-west": ["failed_outlier_check"]}})
-        left = lines(self.overloaded(samples=[ejected]))["regions left alone because they were full"]
+        left = lines(self.overloaded(samples=[ejected]))["regions ejected because they were full"]
         assert (left.ok, left.measured) == (False, "us-west")
-        assert "regions left alone because they were full" in broken(self.overloaded(samples=[]))
+        assert "regions ejected because they were full" in broken(self.overloaded(samples=[]))
 
     def test_a_load_that_filled_nothing_shows_nothing(self) -> None:
         assert "429 when all regions are full" in broken(replace(self.overloaded(), requests=drilled().requests))
@@ -197,7 +197,7 @@ class TestOtherCases:
         good = harmed_by(down, *(refused(11 + place / 10, 503, 0.03, **told) for place in range(80)))
         assert broken(good) == set()
         assert broken(harmed_by(good, refused(12.0, 503, 0.12, **told))) == {"503 after"}
-        assert broken(harmed_by(good, refused(12.0, 503))) == {"503 with an error that tells what happened"}
+        assert broken(harmed_by(good, refused(12.0, 503))) == {"503 with an error that says what happened"}
         assert broken(harmed_by(good, record(12.0, 20.0, outcome="timeout", status=None, firstToken=None))) == {"503 while no region can serve"}
 
     def test_a_model_that_must_stay_is_answered_by_an_error_and_by_nobody_else(self) -> None:

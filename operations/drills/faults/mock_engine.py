@@ -1,4 +1,4 @@
-"""Stand-ins of a drill: servers of ours in place of a model's pods, so that a small machine can serve high rates.
+"""Mock engines of a drill: small servers in place of a model's pods, so that a small machine can serve high rates.
 
 Processes of the clusters, which die and freeze with their region, and Istio objects put straight into the members: a model of
 a drill is in no stack file and not on the hub. The objects are those of components/mesh/mesh.py.
@@ -19,7 +19,7 @@ from toolchain import tools
 
 # The model with the settings of the stack, and one with those to compare with. Both are names of units and of ports too.
 DECLARED, PUBLISHED = "drill", "drill-published"
-UNITS = (f"stand-in-{DECLARED}", f"stand-in-{PUBLISHED}")
+UNITS = (f"mock-engine-{DECLARED}", f"mock-engine-{PUBLISHED}")
 # Marks what has to go after a drill.
 LABEL = labels.PREFIX + "drill"
 REVISION = "stand-in"
@@ -38,7 +38,7 @@ Object = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """How a stand-in computes. capacity: requests at once, 0 for no limit. Milliseconds per token."""
+    """How a mock engine computes. capacity: requests at once, 0 for no limit. Milliseconds per token."""
 
     token_milliseconds: float = 5.0
     tokens: int = 8
@@ -47,7 +47,7 @@ class Engine:
 
 
 def unit_name(model: str) -> str:
-    return f"stand-in-{model}"
+    return f"mock-engine-{model}"
 
 
 def address(cluster: HostCluster, model: str) -> tuple[str, int]:
@@ -105,7 +105,7 @@ def remove(clusters: Iterable[HostCluster]) -> None:
 
 
 def freeze(cluster: HostCluster) -> None:
-    """The engines of all stand-ins there compute nothing from now on; their /health goes on saying 200. Raises OSError."""
+    """All mock engines there compute nothing from now on; their /health goes on saying 200. Raises OSError."""
     _switch(cluster, "freeze")
 
 

@@ -7,10 +7,12 @@ from typing import Any
 import pytest
 
 from core.errors import FleetError
-from operations.drills import ground
-from operations.drills.cases import CASES, TAIL_S, shortest, timing
+from operations.drills import options, preflight
+from operations.drills.case import TAIL_S, Options, Plan, shortest, timing
+from operations.drills.cases import CASES
 from operations.drills.faults import packet_filter
-from operations.drills.ground import Ground, Options, check_options, computed, lay
+from operations.drills.options import check_options
+from operations.drills.plan import computed, resolve
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from planning.stack_file import parse_fleet
 from specs.fleet import FleetSpec
@@ -35,7 +37,7 @@ class Running:
 
 @pytest.fixture(autouse=True)
 def all_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ground, "all_clusters", lambda: [Running(name) for name in ("hub", *DOORS)])
+    monkeypatch.setattr(preflight, "all_clusters", lambda: [Running(name) for name in ("hub", *DOORS)])
     monkeypatch.setattr(packet_filter, "refusal", lambda: "")
 
 
@@ -45,8 +47,8 @@ def fleet(change: Change = lambda spec: None) -> FleetSpec:
     return parse_fleet(spec)
 
 
-def laid(case: str, change: Change = lambda spec: None, **chosen: Any) -> Ground:
-    return lay(Options(case=case, **chosen), fleet(change), OUTPUTS)
+def planned(case: str, change: Change = lambda spec: None, **chosen: Any) -> Plan:
+    return resolve(Options(case=case, **chosen), fleet(change), OUTPUTS)
 
 
 def model(name: str) -> Callable[[dict[str, Any]], dict[str, Any]]:
@@ -62,8 +64,8 @@ class TestOptions:
             ({"case": "kill", "requests": 0}, "--requests: must be 1 or more, got: `0`"),
             ({"case": "kill", "tokens": 0}, "--tokens: must be 1 or more, got: `0`"),
             ({"case": "kill", "repeat": 0}, "--repeat: must be 1 or more, got: `0`"),
-            ({"case": "kill", "baseline": True}, "--baseline: needs --stand-in"),
-            ({"case": "gateway", "baseline": True, "stand_in": True}, "--baseline: tells nothing in the case `gateway`"),
+            ({"case": "kill", "baseline": True}, "--baseline: needs --mock-engine"),
+            ({"case": "gateway", "baseline": True, "mock_engine": True}, "--baseline: says nothing in the case `gateway`"),
             ({"case": "kill", "meant": "us-east"}, "--yes-i-mean: is for fleets that are not local"),
             ({"case": "kill", "meant": "us-east", "cluster": "us-west", "not_local": True}, "--yes-i-mean: must be the cluster of --cluster `us-west`"),
             ({"case": "all", "cluster": "us-east"}, "all: every case chooses its own region"),
@@ -83,38 +85,38 @@ class TestOptions:
 
 class TestChoices:
     def test_requests_go_first_to_the_region_that_is_harmed(self) -> None:
-        found = laid("kill")
-        assert (found.victim, found.serving, found.stand_ins) == ("us-east", ("us-east", "us-west"), False)
+        found = planned("kill")
+        assert (found.victim, found.serving, found.mocked) == ("us-east", ("us-east", "us-west"), False)
         # The door of us-west has its own region: its requests would never see the fault.
         assert found.doors == ("eu-west",)
 
-    def test_stand_ins_make_any_region_the_first_one(self) -> None:
-        found = laid("kill", stand_in=True, cluster="us-west")
-        assert (found.serving, found.doors, found.ask_victim_first) == (("us-west", "us-east"), ("eu-west",), False)
+    def test_mock_engines_make_any_region_the_first_one(self) -> None:
+        found = planned("kill", mock_engine=True, cluster="us-west")
+        assert (found.serving, found.doors, found.victim_first) == (("us-west", "us-east"), ("eu-west",), False)
 
-    def test_in_a_fleet_of_two_regions_stand_ins_are_asked_first_in_the_harmed_one(self) -> None:
+    def test_in_a_fleet_of_two_regions_mock_engines_are_asked_first_in_the_harmed_one(self) -> None:
         def two(spec: dict[str, Any]) -> None:
             spec["clusters"] = [each for each in spec["clusters"] if each["name"] != "eu-west"]
             spec["models"] = [model("tiny-chat")(spec)]
 
         outputs = {"endpoints": {"frontDoors": {name: DOORS[name] for name in ("us-east", "us-west")}}}
-        found = lay(Options(case="kill", stand_in=True), fleet(two), outputs)
-        assert (found.doors, found.ask_victim_first) == (("us-west",), True)
+        found = resolve(Options(case="kill", mock_engine=True), fleet(two), outputs)
+        assert (found.doors, found.victim_first) == (("us-west",), True)
 
     def test_the_door_of_a_region_that_drains_stays_in_use(self) -> None:
-        assert laid("drain").doors == ("us-east", "eu-west")
+        assert planned("drain").doors == ("us-east", "eu-west")
 
     def test_callers_of_a_dying_front_door_know_all_others(self) -> None:
-        assert laid("gateway", cluster="eu-west").doors == ("eu-west", "us-east", "us-west")
+        assert planned("gateway", cluster="eu-west").doors == ("eu-west", "us-east", "us-west")
 
     def test_residency_takes_the_model_that_is_bound_and_its_only_region(self) -> None:
-        found = laid("residency")
-        assert (found.model.name, found.serving, found.victim, found.stand_ins) == ("qwen-eu", ("eu-west",), "eu-west", True)
+        found = planned("residency")
+        assert (found.model.name, found.serving, found.victim, found.mocked) == ("qwen-eu", ("eu-west",), "eu-west", True)
         assert found.doors == ("us-east", "us-west")
 
     def test_replace_takes_a_model_that_is_ready_at_once_and_says_who_answers(self) -> None:
-        found = laid("replace")
-        assert (found.model.name, found.stand_ins) == ("llama-3-70b", True)
+        found = planned("replace")
+        assert (found.model.name, found.mocked) == ("llama-3-70b", True)
         assert "simulated" in found.notes[0]
 
 
@@ -125,8 +127,8 @@ class TestRefusals:
             ({"model": "tiny-caht"}, "no model `tiny-caht` in stack `local`", "tiny-chat, llama-3-70b, qwen-eu"),
             ({"cluster": "us-wset"}, "no cluster `us-wset` in stack `local`", "us-east, us-west, eu-west"),
             ({"cluster": "eu-west"}, "eu-west does not serve tiny-chat: nothing would happen", "us-east, us-west"),
-            ({"model": "llama-3-70b"}, "no server stands behind llama-3-70b", "--stand-in"),
-            ({"model": "qwen-eu", "stand_in": True}, "qwen-eu is served in one region only, eu-west", "two regions"),
+            ({"model": "llama-3-70b"}, "no server stands behind llama-3-70b", "--mock-engine"),
+            ({"model": "qwen-eu", "mock_engine": True}, "qwen-eu is served in one region only, eu-west", "two regions"),
             ({"cluster": "us-west"}, "no front door outside us-west sends requests there first", "harm us-east"),
             ({"doors": ("us-east",)}, "--doors: the door of us-east is harmed with its region", "name others"),
             ({"doors": ("mars",)}, "--doors: no cluster `mars`", "us-east"),
@@ -135,7 +137,7 @@ class TestRefusals:
     )
     def test_it_says_what_is_wrong_and_what_would_be_right(self, chosen: dict[str, Any], told: str, hint: str) -> None:
         with pytest.raises(FleetError) as refused:
-            laid("kill", **chosen)
+            planned("kill", **chosen)
         assert told in str(refused.value)
         assert hint in refused.value.hint
 
@@ -148,48 +150,48 @@ class TestRefusals:
             spec["models"] = [tiny]
 
         with pytest.raises(FleetError, match="no model in two regions"):
-            laid("kill", one)
+            planned("kill", one)
         with pytest.raises(FleetError, match="the fleet has one region: nothing can take over"):
-            laid("kill", one, model="tiny-chat")
+            planned("kill", one, model="tiny-chat")
 
     def test_a_machine_that_drops_no_packets_says_why(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(packet_filter, "refusal", lambda: "no packets can be dropped: it takes root")
         with pytest.raises(FleetError, match="blackhole: no packets can be dropped: it takes root"):
-            laid("blackhole")
+            planned("blackhole")
 
     def test_an_engine_that_refuses_nobody_cannot_be_overloaded(self) -> None:
         with pytest.raises(FleetError, match=r"runtime\.maxQueued is not set"):
-            laid("overload", lambda spec: model("tiny-chat")(spec)["runtime"].pop("maxQueued", None))
+            planned("overload", lambda spec: model("tiny-chat")(spec)["runtime"].pop("maxQueued", None))
 
     def test_a_region_that_is_down_is_named(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(ground, "all_clusters", lambda: [Running(name) for name in ("hub", "us-east", "us-west")])
+        monkeypatch.setattr(preflight, "all_clusters", lambda: [Running(name) for name in ("hub", "us-east", "us-west")])
         with pytest.raises(FleetError, match="eu-west is not running"):
-            laid("kill")
+            planned("kill")
 
     def test_a_fleet_elsewhere_must_be_meant(self) -> None:
         there = fleet(lambda spec: fleets.make_existing(spec["clusters"][2]))
         with pytest.raises(FleetError, match="is not on this machine alone: eu-west; a drill harms what it runs on"):
-            ground.allow(Options(case="kill"), there)
+            options.allow(Options(case="kill"), there)
         with pytest.raises(FleetError, match="the cluster to harm must be named"):
-            ground.allow(Options(case="kill", not_local=True), there)
+            options.allow(Options(case="kill", not_local=True), there)
         with pytest.raises(FleetError, match="kill cannot be made in eu-west, which is not local"):
-            ground.allow(Options(case="kill", not_local=True, cluster="eu-west"), there)
+            options.allow(Options(case="kill", not_local=True, cluster="eu-west"), there)
         with pytest.raises(FleetError, match="must be confirmed"):
-            ground.allow(Options(case="overload", not_local=True, cluster="eu-west"), there)
-        ground.allow(Options(case="overload", not_local=True, cluster="eu-west", meant="eu-west"), there)
+            options.allow(Options(case="overload", not_local=True, cluster="eu-west"), there)
+        options.allow(Options(case="overload", not_local=True, cluster="eu-west", meant="eu-west"), there)
 
 
 class TestState:
     def test_a_model_must_be_ready_in_every_region_that_serves_it(self) -> None:
-        found = laid("kill")
+        found = planned("kill")
         clusters = {"us-east": ClusterState("us-east", models={"tiny-chat": ModelState(1, 1, "cpu")}), "us-west": ClusterState("us-west")}
         with pytest.raises(FleetError, match="tiny-chat has no ready replica in us-west"):
-            ground.check_state(found, FleetState({}, HubState(), clusters))
+            preflight.check_state(found, FleetState({}, HubState(), clusters))
 
     def test_a_door_that_is_away_is_named_with_its_address(self) -> None:
-        found = laid("kill")
+        found = planned("kill")
         with pytest.raises(FleetError, match=r"the front door of eu-west is not reachable: http://127\.0\.0\.1:20002/tiny-chat/"):
-            ground.check_doors(found, [found.path])
+            preflight.check_doors(found, [found.path])
 
 
 class TestTimes:
@@ -209,7 +211,7 @@ class TestTimes:
 
 class TestPromises:
     def test_what_is_computed_follows_from_the_stack_and_the_load(self) -> None:
-        found = laid("hang")
+        found = planned("hang")
         promised = computed(found, 50.0, waited=0.02)
         later = computed(found, 50.0, waited=0.52)
         assert promised["added"] is not None
@@ -219,4 +221,4 @@ class TestPromises:
         assert rare["left"] == pytest.approx((promised["left"] or 0) + 0.98)
 
     def test_a_replacement_has_a_time_of_its_own(self) -> None:
-        assert computed(laid("replace"), 50.0, waited=0.0)["replaced"] == pytest.approx(20, abs=5)
+        assert computed(planned("replace"), 50.0, waited=0.0)["replaced"] == pytest.approx(20, abs=5)
