@@ -62,9 +62,9 @@ bench-up: setup ## seconds and memory per stage of `make up`, as a table and JSO
 bench-gateway: setup ## what the doors and the stream relay of the running fleet cost a request, as a table and JSON
 	@$(FLEET) bench gateway
 
-bench-drill: setup ## every drill three times with stand-ins, published settings beside ours: one table
+bench-drill: setup ## every drill three times with mock engines, published settings beside ours: one table
 	@mkdir -p bench-results
-	@$(FLEET) drill all --stand-in --baseline --repeat 3 --report bench-results/drill
+	@$(FLEET) drill all --mock-engine --baseline --repeat 3 --report bench-results/drill
 
 bench-model: setup ## how fast MODEL (default: tiny-chat) answers in the running fleet, per region and through the front door
 	@mkdir -p bench-results

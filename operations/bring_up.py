@@ -34,7 +34,7 @@ def _revive(progress: Progress) -> None:
     # The hub first: a region that comes back is given its share by the hub.
     for cluster in sorted(all_clusters(), key=lambda each: each.describe()["role"] != "hub"):
         if not cluster.alive():
-            progress.say(f"  {cluster.name} was not running: started again")
+            progress.say(f"  {cluster.name}: not running; restarted")
             subprocess.run([sys.executable, "-m", "local.driver", "cluster", "start", cluster.name], check=True, stdout=subprocess.DEVNULL)
 
 
@@ -135,7 +135,7 @@ def up(stack_name: str, token: str, stages: Path | None) -> None:
             with progress.stage("first completion"):
                 served = _first_answer(outputs, answering, token)
         elif answering:
-            progress.say(f"  no completion was tried: the front doors ask who calls (`{asked}`); --token-file FILE tries one")
+            progress.say(f"  no completion tried: the front doors require authentication (`{asked}`); --token-file FILE")
             served = answering[0], outputs["endpoints"]["models"][answering[0]]["openaiBaseUrl"]
         progress.say("ready")
     if stages:

@@ -11,11 +11,10 @@ from typing import Any
 
 from components.mesh.gateways import FRONT_DOOR, REGIONAL_GATEWAY
 from components.mesh.regions import FLEET_HOST, FLEET_PORT, Endpoint
-from components.mesh.routes import HEADER_CLUSTER, HEADER_MODEL, PREDICTOR_HOST
+from components.mesh.routes import HEADER_CLUSTER, HEADER_MODEL, PREDICTOR_HOST, SERVICE_PORT
 from specs import labels
 
 _ISTIO = "networking.istio.io/v1"
-_SERVICE_PORT = 80
 
 Object = dict[str, Any]
 
@@ -80,7 +79,7 @@ def _front_door(model: str) -> Object:
 
 
 def _regional(model: str, cluster: str) -> Object:
-    route = {"destination": {"host": PREDICTOR_HOST.format(model=model), "port": {"number": _SERVICE_PORT}}}
+    route = {"destination": {"host": PREDICTOR_HOST.format(model=model), "port": {"number": SERVICE_PORT}}}
     return {
         "apiVersion": _ISTIO,
         "kind": "VirtualService",

@@ -6,11 +6,13 @@ from dataclasses import dataclass
 from operations.drills import analysis
 from operations.drills.analysis import HEALTHY, REPLACED, Analysis
 from operations.drills.case import Case, Harm
-from operations.drills.cases import CASES
-from operations.drills.goals import NOT_MEASURED, Line, at_most, bound, harmed, none, since_fault
+from operations.drills.cases import CASES, kill
+from operations.drills.goals import NOT_MEASURED, Line, at_most, bound, harmed, none, seconds, since_fault
 from operations.drills.result import DrillResult
 
 FAILBACK_S = 5.0
+# The least that a goal allows a killed region to cost at p99.
+JITTER_S = kill.P99_S
 BASELINE = "failed without the fault"
 """Name of the line that says whether the machine serves the load at all."""
 
@@ -35,6 +37,18 @@ def analysed(result: DrillResult) -> Analysis:
     # Where only its front door dies, the region stays in use.
     victim = "" if case and case.harm is Harm.FRONT_DOOR else result.victim
     return analysis.of(result, victim)
+
+
+def too_busy(found: Analysis) -> str:
+    """Why times on this machine say nothing of the fleet; empty where they do.
+
+    Before the fault every request must be answered, and so steadily that what a goal allows is more than what the machine does by itself.
+    """
+    before = found.phases["baseline"]
+    if before.failed or not before.requests or before.latency is None:
+        return f"without the fault {before.failed:,} of {before.requests:,} requests failed"
+    jitter = before.latency.p99 - before.latency.p50
+    return f"without the fault p99 is {seconds(jitter)} above the median, more than {seconds(JITTER_S)}" if jitter > JITTER_S else ""
 
 
 def judge(result: DrillResult, found: Analysis) -> Verdict:

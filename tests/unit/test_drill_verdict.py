@@ -8,7 +8,7 @@ import pytest
 
 from operations.drills.goals import NOT_MEASURED, Line, seconds
 from operations.drills.result import DoorSample, DrillResult
-from operations.drills.verdict import Verdict, analysed, judge
+from operations.drills.verdict import Verdict, analysed, judge, too_busy
 from tests.unit.drills import FAULT, HEAL, MARKS, door_samples, drilled, record, records, refused, streamed
 
 
@@ -54,6 +54,21 @@ class TestWhatAllCasesShare:
         verdict = judged(drilled(case, requests=[], samples=[]))
         assert not verdict.passed
         assert all(line.measured in (NOT_MEASURED, "0", "some, or nothing was tried") for line in verdict.failed)
+
+    @pytest.mark.parametrize(
+        ("more", "why"),
+        [
+            ([], ""),
+            ([record(5.0, 0.09)] * 9, ""),
+            ([record(5.0, 0.5)] * 9, "without the fault p99 is 490 ms above the median, more than 100 ms"),
+            ([refused(5.0, 429)], "without the fault 1 of 101 requests failed"),
+        ],
+    )
+    def test_times_say_nothing_where_the_machine_is_unsteady_without_the_fault(self, more: list[dict[str, Any]], why: str) -> None:
+        assert too_busy(analysed(harmed_by(drilled("kill"), *more))) == why
+
+    def test_nothing_is_known_of_a_machine_that_was_asked_nothing(self) -> None:
+        assert too_busy(analysed(drilled("kill", requests=[], samples=[]))) == "without the fault 0 of 0 requests failed"
 
     def test_a_drill_that_was_broken_off_before_its_fault_does_not_pass(self) -> None:
         early = drilled("kill", marks={}, requests=records(0, 5), samples=[])

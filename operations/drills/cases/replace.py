@@ -78,7 +78,7 @@ def _in_mesh(plan: Plan) -> Mapping[str, int] | None:
     if plan.model.accelerator.type != CPU:
         return None
     found: dict[str, int] = {}
-    selector = f"serving.kserve.io/inferenceservice={plan.model.name}"
+    selector = f"{labels.LABEL_PODS_OF_MODEL}={plan.model.name}"
     for name in plan.urls:
         with contextlib.suppress(KubeError), Kube.from_kubeconfig(HostCluster(name).kubeconfig, timeout=2) as api:
             found[name] = len(api.list(node_mesh.API_VERSION, node_mesh.KIND, labels.NAMESPACE_MODELS, label_selector=selector))

@@ -22,13 +22,11 @@ from operations.drills.faults.fault import Fault, Scene
 from operations.drills.faults.journal import Journal
 from operations.drills.faults.packet_filter import Blackhole, FilterError
 from operations.drills.faults.undo import start_step, start_unit_step
-from specs.labels import NAMESPACE_MODELS
+from specs.labels import LABEL_PODS_OF_MODEL, NAMESPACE_MODELS
 from toolchain import paths
 
 # What carries requests in a region, besides its pods and mock engines.
 DATA_PATH = (FRONT_DOOR, STREAM_RELAY, REGIONAL_GATEWAY)
-# KServe puts it on the pods of a model.
-_MODEL_OF_POD = "serving.kserve.io/inferenceservice"
 # vLLM names the process that computes so.
 _ENGINE = b"EngineCore"
 
@@ -137,7 +135,7 @@ class FreezeEngine(Fault):
         if not self.model:
             return
         with Kube.from_kubeconfig(self.cluster.kubeconfig) as api:
-            pods = api.list("v1", "Pod", NAMESPACE_MODELS, label_selector=f"{_MODEL_OF_POD}={self.model}")
+            pods = api.list("v1", "Pod", NAMESPACE_MODELS, label_selector=f"{LABEL_PODS_OF_MODEL}={self.model}")
         self.pids = [pid for pod in pods for pid in members(pod["metadata"]["uid"]) if _ENGINE in _title(pid)]
         if not self.pids:
             raise FaultError(f"{self.model} in {self.cluster.name}: no engine to freeze: no process is named `{_ENGINE.decode()}`")
