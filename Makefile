@@ -66,22 +66,22 @@ image-test: setup ## build the CPU variant, push, pull and run it as an arbitrar
 	@$(FLEET) image test $(if $(BASE),--base $(BASE))
 
 bench-up: setup ## seconds and memory per stage of `make up`, as a table and JSON
-	@.venv/bin/python -m operations.bench_up
+	@$(FLEET) bench up
 
 bench-gateway: setup ## what the doors and the stream relay of the running fleet cost a request, as a table and JSON
-	@.venv/bin/python -m operations.bench_gateway
+	@$(FLEET) bench gateway
 
-bench-drill: setup ## every drill three times with stand-ins, published settings beside ours: one table
+bench-drill: setup ## every drill three times with mock engines, published settings beside ours: one table
 	@mkdir -p bench-results
-	@.venv/bin/fleet drill all --stand-in --baseline --repeat 3 --report bench-results/drill
+	@$(FLEET) drill all --mock-engine --baseline --repeat 3 --report bench-results/drill
 
 bench-model: setup ## how fast MODEL (default: tiny-chat) answers in the running fleet, per region and through the front door
 	@mkdir -p bench-results
-	@$(FLEET) bench $(MODEL) -s $(STACK) --json bench-results/$(MODEL).json
+	@$(FLEET) bench model $(MODEL) -s $(STACK) --json bench-results/$(MODEL).json
 
 bench-plan: ## how long the planner takes to place up to 100 models on 100 clusters
 	@$(PYTHON) -m toolchain.bootstrap --only python
-	@.venv/bin/python -m operations.plan_scale
+	@$(FLEET) bench plan
 
 clean-cache: ## remove the built tools (they are rebuilt by the next `make up`)
 	@$(PYTHON) -m toolchain.bootstrap --clean-cache

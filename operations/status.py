@@ -10,9 +10,8 @@ from typing import Any
 from kube.client import ApiError, Kube, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from local.host_cluster import HostCluster
-from specs.labels import LABEL_ACCELERATOR, LABEL_MODEL
+from specs.labels import LABEL_ACCELERATOR, LABEL_MODEL, NAMESPACE_MODELS
 
-MODELS_NAMESPACE = "models"
 _TIMEOUT_S = 2.0
 
 
@@ -57,7 +56,7 @@ def cluster_state(name: str, kubeconfig: str) -> ClusterState:
             nodes = api.list("v1", "Node")
             gpus = sum(int(node["status"].get("allocatable", {}).get("nvidia.com/gpu", 0)) for node in nodes)
             models: dict[str, ModelState] = {}
-            for deployment in api.list("apps/v1", "Deployment", MODELS_NAMESPACE, label_selector=LABEL_MODEL):
+            for deployment in api.list("apps/v1", "Deployment", NAMESPACE_MODELS, label_selector=LABEL_MODEL):
                 model = deployment["metadata"]["labels"][LABEL_MODEL]
                 ready = int(deployment.get("status", {}).get("readyReplicas", 0))
                 selector = deployment["spec"]["template"]["spec"].get("nodeSelector") or {}
@@ -72,8 +71,8 @@ def hub_state(kubeconfig: str) -> HubState:
         with Kube.from_kubeconfig(kubeconfig, timeout=_TIMEOUT_S) as api:
             version = api.request("GET", "/version").json()["gitVersion"]
             members = api.list("cluster.karmada.io/v1alpha1", "Cluster")
-            bindings = api.list("work.karmada.io/v1alpha2", "ResourceBinding", MODELS_NAMESPACE)
-            services = api.list("serving.kserve.io/v1beta1", "InferenceService", MODELS_NAMESPACE)
+            bindings = api.list("work.karmada.io/v1alpha2", "ResourceBinding", NAMESPACE_MODELS)
+            services = api.list("serving.kserve.io/v1beta1", "InferenceService", NAMESPACE_MODELS)
     except (Unreachable, ApiError, KubeconfigError) as error:
         return HubState(error=str(error))
     scheduled = {

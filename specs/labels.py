@@ -36,6 +36,8 @@ TAINT_LOST = PREFIX + "cluster-lost"
 
 # InferenceServices, the model store and the routes of models.
 NAMESPACE_MODELS = "models"
+# KServe puts it on the pods of a model; network policies and drills select by it.
+LABEL_PODS_OF_MODEL = "serving.kserve.io/inferenceservice"
 # Gateway objects and, where they run in pods, the gateways.
 NAMESPACE_INGRESS = "istio-ingress"
 

@@ -59,7 +59,7 @@ _POD_IDLE = "4s"
 _POD_EJECTION = "5s"
 
 # Port of KServe's Service.
-_SERVICE_PORT = 80
+SERVICE_PORT = 80
 
 _ISTIO = "networking.istio.io/v1"
 
@@ -120,7 +120,7 @@ def regional_routes(model: str) -> dict[str, Any]:
     rewrite = {"uriRegexRewrite": {"match": f"^/{model}(/v1/.*|{READY})$", "rewrite": r"\1"}}
     # The cluster's name is put in by cluster_header_overrides.
     headers = {"response": {"set": {HEADER_CLUSTER: "unknown", HEADER_MODEL: model}}}
-    route = [{"destination": {"host": PREDICTOR_HOST.format(model=model), "port": {"number": _SERVICE_PORT}}}]
+    route = [{"destination": {"host": PREDICTOR_HOST.format(model=model), "port": {"number": SERVICE_PORT}}}]
     another_pod = {"attempts": 2, "retryIgnorePreviousHosts": True, "backoff": _NEARBY_BACKOFF}
     routes = {
         REPEATABLE_ROUTE: (REPEATABLE, _RETRY_BACK),
@@ -206,7 +206,7 @@ class ModelRoutes:
 def resolved(routes: ModelRoutes, cluster: str, region: str) -> list[dict[str, Any]]:
     """The objects of one model as the gateways of `cluster`, which is in `region`, get them: overrides are applied.
 
-    For a model that is no part of a stack, such as the stand-in of a drill: applied to each member, they put it behind the
+    For a model that is no part of a stack, such as the mock engine of a drill: applied to each member, they put it behind the
     gateways as a declared model is. Endpoints hold plain values. See `pods_entry` for what stands behind.
     """
     policies = [cluster_header_overrides([cluster])]
@@ -224,7 +224,7 @@ def pods_entry(model: str, pods: Sequence[tuple[str, int]]) -> dict[str, Any]:
             "hosts": [PREDICTOR_HOST.format(model=model)],
             "location": "MESH_EXTERNAL",
             "resolution": "STATIC",
-            "ports": [{"number": _SERVICE_PORT, "name": "http", "protocol": "HTTP"}],
+            "ports": [{"number": SERVICE_PORT, "name": "http", "protocol": "HTTP"}],
             "endpoints": [{"address": address, "ports": {"http": port}} for address, port in pods],
         },
     }

@@ -26,9 +26,6 @@ _NODE_LOCAL_DNS = "169.254.20.10/32"
 # There a cloud tells a machine its credentials; the last is Amazon's.
 _METADATA = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")
 
-# Of every pod that KServe makes for a model.
-_OF_A_MODEL = "serving.kserve.io/inferenceservice"
-
 
 def _block(cidr: str) -> dict[str, Any]:
     network = ipaddress.ip_network(cidr)
@@ -53,7 +50,7 @@ def serving(spec: NetworkPoliciesSpec) -> dict[str, Any]:
     return _policy(
         "serving",
         {
-            "podSelector": {"matchExpressions": [{"key": _OF_A_MODEL, "operator": "Exists"}]},
+            "podSelector": {"matchExpressions": [{"key": labels.LABEL_PODS_OF_MODEL, "operator": "Exists"}]},
             "policyTypes": ["Ingress"],
             "ingress": [{"from": [gateway, *monitoring], "ports": [{"port": PORT, "protocol": "TCP"}]}],
         },

@@ -1,6 +1,6 @@
 """`fleet image`, done and printed: builds the serving runtime image, pushes it, looks at it, tries it, scans and signs it.
 
-Its options are command.py.
+Its options are commands/image.py.
 """
 
 import argparse

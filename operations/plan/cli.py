@@ -1,4 +1,4 @@
-"""`fleet plan`, done and printed. Its options are command.py."""
+"""`fleet plan`, done and printed. Its options are commands/plan.py."""
 
 import argparse
 import datetime as dt

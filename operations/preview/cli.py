@@ -1,4 +1,4 @@
-"""`fleet preview`, `fleet preview-change` and `fleet preview-comment`, done and printed. Their options are command.py."""
+"""`fleet preview`, `fleet preview-change` and `fleet preview-comment`, done and printed. Their options are commands/preview*.py."""
 
 import argparse
 import json

@@ -1,6 +1,7 @@
 """The short drills: regions are broken under load, callers do not notice, and everything is as before when they end.
 
-How fast it was is told by the drill and judged where nothing else runs; here it counts what became of the requests.
+A goal that a drill misses fails its test, if the machine was steady before the fault. One that is busy with other tests is not: then what
+became of the requests counts, and only `test_a_killed_region_keeps_every_goal` insists on a steady machine.
 """
 
 import json
@@ -15,11 +16,15 @@ from typing import Any
 import pytest
 
 from local import processes
-from operations.drill.result import DrillResult
+from operations.drills.goals import Line
+from operations.drills.result import DrillResult
+from operations.drills.verdict import analysed, judge, too_busy
 from tests.fleet.conftest import FOLDER, Fleet, Ran, wait_until
 
-# From the start of the command until it makes its fault: stand-ins, a short load to see what the machine serves, the baseline.
+# From the start of the command until it makes its fault: mock engines, a short load to see what the machine serves, the baseline.
 _FAULT_COMES_S = 120.0
+# Of the drill whose times must be judged, while the machine is too busy for it.
+_TRIES = 3
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -34,22 +39,47 @@ def journal(fleet: Fleet) -> Path:
     return fleet.state / "drill" / "undo.json"
 
 
-def drilled(fleet: Fleet, case: str, *options: str) -> DrillResult:
-    """Exit code 1 is a goal that was not kept: on a machine that is busy with tests, times are no one's fault."""
+def attempt(fleet: Fleet, case: str, *options: str) -> tuple[DrillResult | None, Ran]:
+    """Without a result where the machine does not serve the load even without a fault."""
     file = FOLDER / "drill.json"
     file.unlink(missing_ok=True)
     ran = fleet.fleet("drill", case, "--json", str(file), *options, check=False)
-    assert file.exists(), ran.text
-    assert ran.code in (0, 1), ran.text
-    assert "GOAL" in ran.out
     assert not journal(fleet).exists(), ran.text
-    assert not stand_ins(fleet)
-    return DrillResult.from_json(file.read_text())
+    assert not mock_engines(fleet)
+    return DrillResult.from_json(file.read_text()) if file.exists() else None, ran
 
 
-def stand_ins(fleet: Fleet) -> list[str]:
+def missed(result: DrillResult) -> list[Line]:
+    return list(judge(result, analysed(result)).failed)
+
+
+def drilled(fleet: Fleet, case: str, *options: str) -> DrillResult:
+    result, ran = attempt(fleet, case, *options)
+    assert result is not None, ran.text
+    assert "GOAL" in ran.out
+    assert ran.code == (1 if missed(result) else 0), ran.text
+    # vLLM on two cores: so few requests that their 99th percentile is the slowest of them.
+    if result.backend != "vllm" and not too_busy(analysed(result)):
+        assert missed(result) == [], ran.text
+    return result
+
+
+def test_a_killed_region_keeps_every_goal(fleet: Fleet) -> None:
+    busy: list[str] = []
+    for _ in range(_TRIES):
+        result, ran = attempt(fleet, "kill", "--mock-engine", "--rate", "40", "--requests", "800")
+        why = ran.err if result is None else too_busy(analysed(result))
+        if result is not None and not why:
+            assert missed(result) == [], ran.text
+            return
+        assert result is not None or "this machine does not serve" in ran.err, ran.text
+        busy.append(why)
+    pytest.fail("this machine is too busy to judge a drill, run the test where nothing else runs:\n" + "\n".join(busy))
+
+
+def mock_engines(fleet: Fleet) -> list[str]:
     """What is left of them: units of clusters, objects of Istio."""
-    left = [str(path) for path in (fleet.state / "clusters").glob("*/units/stand-in*")]
+    left = [str(path) for path in (fleet.state / "clusters").glob("*/units/mock-engine-*")]
     for cluster in ("us-east", "us-west", "eu-west"):
         with fleet.kube(cluster) as api:
             for kind in ("VirtualService", "ServiceEntry", "DestinationRule"):
@@ -79,18 +109,18 @@ class TestCallersDoNotNotice:
         assert "us-east" in answered(result, "healthy", "end")
 
     def test_a_region_freezes_and_streams_under_way_go_on_elsewhere(self, fleet: Fleet) -> None:
-        result = drilled(fleet, "hang", "--stand-in", "--stream", "--rate", "15", "--requests", "300")
+        result = drilled(fleet, "hang", "--mock-engine", "--stream", "--rate", "15", "--requests", "300")
         assert failed(result) == []
         assert any(each["resumed"] for each in result.requests)
         assert answered(result, "heal", "end") == {"us-east", "us-west"}
 
     def test_a_region_is_drained(self, fleet: Fleet) -> None:
-        result = drilled(fleet, "drain", "--stand-in", "--rate", "40", "--requests", "800")
+        result = drilled(fleet, "drain", "--mock-engine", "--rate", "40", "--requests", "800")
         assert failed(result) == []
         assert "stopped" in result.marks
 
     def test_a_region_is_killed_while_the_hub_is_away(self, fleet: Fleet) -> None:
-        result = drilled(fleet, "hub-down", "--stand-in", "--rate", "40", "--requests", "800")
+        result = drilled(fleet, "hub-down", "--mock-engine", "--rate", "40", "--requests", "800")
         assert failed(result) == []
         assert "hub" in fleet.fleet("status").out
 
@@ -113,7 +143,7 @@ class TestRefusals:
             (("kill", "--cluster", "mars"), "no cluster `mars` in stack `local`"),
             (("kill", "--model", "mars"), "no model `mars` in stack `local`"),
             (("strike",), "case: must be one of kill, hang, "),
-            (("kill", "--baseline"), "--baseline: needs --stand-in"),
+            (("kill", "--baseline"), "--baseline: needs --mock-engine"),
             (("kill", "--rate", "50", "--requests", "10"), "--requests: 10 at 50 a second last 0 s"),
             (("kill", "-s", "nowhere"), "no stack file for `nowhere`"),
         ],
@@ -144,7 +174,7 @@ def _frozen(fleet: Fleet) -> list[int]:
     return [pid for pid in fleet.processes() if processes.is_stopped(pid)]
 
 
-_HANG = ("hang", "--stand-in", "--rate", "20", "--requests", "1200")
+_HANG = ("hang", "--mock-engine", "--rate", "20", "--requests", "1200")
 
 
 class TestInterrupted:
@@ -161,7 +191,7 @@ class TestInterrupted:
         assert "Traceback" not in told
         assert not _frozen(fleet)
         assert not journal(fleet).exists()
-        assert not stand_ins(fleet)
+        assert not mock_engines(fleet)
 
     def test_what_a_killed_drill_broke_is_mended_by_the_next_command(self, fleet: Fleet) -> None:
         with fleet.begin("drill", *_HANG) as drill:
@@ -170,11 +200,11 @@ class TestInterrupted:
             drill.wait(10)
         assert _frozen(fleet)
         noted = [each["undo"] for each in json.loads(journal(fleet).read_text())]
-        assert noted == ["remove stand-ins", "thaw"]
+        assert noted == ["remove mock engines", "thaw"]
         # Refused by its options only after it has mended: that is its first work on the fleet.
         refused = fleet.fleet("drill", "kill", "--model", "mars", check=False)
-        assert "an interrupted drill left 2 things to mend" in refused.err
+        assert "an interrupted drill left 2 faults to undo" in refused.err
         assert not _frozen(fleet)
         assert not journal(fleet).exists()
-        assert not stand_ins(fleet)
+        assert not mock_engines(fleet)
         wait_until(lambda: fleet.ask("us-east").status_code == 200, "us-east to answer", 60)

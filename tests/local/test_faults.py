@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from local import faults, packet_filter, processes
-from local.faults import FaultError, Freeze, Journal, KillUnits
+from local import processes
 from local.gateways import REGIONAL_GATEWAY
 from local.host_cluster import HostCluster
 from local.units import Unit
+from operations.drills.faults import packet_filter, undo
+from operations.drills.faults.errors import FaultError, Step
+from operations.drills.faults.journal import Journal, heal_left_over
+from operations.drills.faults.local import Freeze, KillUnits
 from tests.conftest import wait_until
 
 
@@ -39,29 +42,29 @@ class TestJournal:
     def test_what_is_noted_is_there_for_the_next_one(self, state: Path) -> None:
         Journal().note({"undo": "thaw", "cluster": "us-east"})
         assert Journal().steps() == [{"undo": "thaw", "cluster": "us-east"}]
-        assert faults.left_over()
+        assert Journal().steps()
 
     def test_a_cluster_that_is_gone_needs_no_mending(self, state: Path) -> None:
         Journal().note(
             {"undo": "thaw", "cluster": "gone"},
             {"undo": "start", "cluster": "gone"},
             {"undo": "admit", "cluster": "gone"},
-            {"undo": "go on", "cluster": "gone"},
-            {"undo": "remove stand-ins", "clusters": ["gone"]},
+            {"undo": "thaw engine", "cluster": "gone"},
+            {"undo": "remove mock engines", "clusters": ["gone"]},
         )
-        faults.heal_left_over(lambda told: None)
-        assert not faults.left_over()
+        heal_left_over(lambda told: None)
+        assert not Journal().steps()
 
     def test_what_cannot_be_mended_stays_noted_and_the_rest_is_mended(self, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        def fail(step: faults.Step) -> str:
+        def fail(step: Step) -> str:
             raise FaultError("the disk is full")
 
-        monkeypatch.setitem(faults.UNDO, "start", fail)
+        monkeypatch.setitem(undo.UNDO, "start", fail)
         (state / "pulumi.away").mkdir()
-        backend = {"undo": "return", "path": str(state / "pulumi"), "away": str(state / "pulumi.away")}
+        backend = {"undo": "restore folder", "path": str(state / "pulumi"), "away": str(state / "pulumi.away")}
         Journal().note({"undo": "start", "cluster": "us-east"}, backend)
         with pytest.raises(FaultError, match="start us-east: the disk is full") as left:
-            faults.heal_left_over(lambda told: None)
+            heal_left_over(lambda told: None)
         assert "make up" in left.value.hint
         assert (state / "pulumi").is_dir()
         assert Journal().steps() == [{"undo": "start", "cluster": "us-east"}]
@@ -76,7 +79,7 @@ class TestFreeze:
         assert not processes.is_stopped(pid(region, "kube-scheduler"))
         fault.heal()
         assert not processes.is_stopped(pid(region, REGIONAL_GATEWAY))
-        assert not faults.left_over()
+        assert not Journal().steps()
 
     def test_a_drill_that_was_killed_leaves_nothing_frozen_for_the_next(self, region: HostCluster) -> None:
         child = os.fork()
@@ -88,9 +91,9 @@ class TestFreeze:
         os.waitpid(child, 0)
         assert processes.is_stopped(pid(region, REGIONAL_GATEWAY))
         told: list[str] = []
-        faults.heal_left_over(told.append)
+        heal_left_over(told.append)
         assert not processes.is_stopped(pid(region, REGIONAL_GATEWAY))
-        assert told == ["an interrupted drill left 1 things to mend", "  us-east thawed"]
+        assert told == ["an interrupted drill left 1 faults to undo", "  us-east thawed"]
 
     def test_a_region_without_gateways_cannot_be_frozen(self, state: Path) -> None:
         with pytest.raises(FaultError, match="us-west: no gateway runs there"):

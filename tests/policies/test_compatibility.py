@@ -4,7 +4,7 @@ from datetime import date
 
 import pytest
 
-from operations.versions import cli
+from operations import version_report as cli
 from planning.stack_file import parse_fleet
 from policies import compatibility
 from policies.compatibility import COMPONENTS, Row, Site, Trial

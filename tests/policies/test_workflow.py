@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from operations.cli import parser
+from operations.cli import parse
 from toolchain import paths
 
 _FILE = paths.REPO / ".github" / "workflows" / "preview.yml"
@@ -49,4 +49,4 @@ def test_every_fleet_command_is_one_that_there_is() -> None:
     assert len(called) == 3
     for line in called:
         words = shlex.split(line.partition(">>")[0])
-        parser().parse_args(words[1:])
+        parse(words[1:])

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from typing import Any
 
-from operations.drill.result import DoorSample, DrillResult, LoadPlan
+from operations.drills.result import DoorSample, DrillResult, LoadPlan
 
 FAULT, HEAL, HEALTHY, END = 10.0, 20.0, 24.0, 30.0
 MARKS = {"fault": FAULT, "heal": HEAL, "healthy": HEALTHY, "end": END}

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import FleetError
-from operations.bench_gateway import DIRECT, DOORS, PASSES, REGIONAL, RELAY, computing, goals, highest, in_time, latencies, pooled, rows_of, where_rows
+from operations.bench.gateway import DIRECT, DOORS, PASSES, REGIONAL, RELAY, computing, goals, highest, in_time, latencies, pooled, rows_of, where_rows
 from tests.unit.drills import record, refused
 
 WAYS: tuple[str, ...] = (DIRECT, REGIONAL, DOORS, RELAY)
@@ -22,7 +22,7 @@ def asked(take: dict[str, float], count: int = 100) -> list[dict[str, Any]]:
 
 def measured(take: dict[str, float], rates: dict[str, float] | None = None, *more: dict[str, Any]) -> dict[str, Any]:
     found = latencies([*asked(take), *more], WAYS, stream=False)
-    return {"latency": found, "rates": rates or dict.fromkeys(WAYS, 1000.0), "computing": {"stand-in": 0.0001, "regional-gateway": 0.0002}}
+    return {"latency": found, "rates": rates or dict.fromkeys(WAYS, 1000.0), "computing": {"mock-engine": 0.0001, "regional-gateway": 0.0002}}
 
 
 def test_what_a_way_adds_is_told_against_the_direct_one() -> None:
@@ -93,9 +93,9 @@ def test_a_rate_is_served_when_nothing_fails_and_nearly_all_is_in_time() -> None
 
 def test_computing_is_shared_out_by_how_often_a_request_passes() -> None:
     counts: dict[str, int] = dict.fromkeys(WAYS, 1000)
-    used = {"stand-in": 0.4, "regional-gateway": 0.6, "front-door": 0.9, "stream-relay": 0.1}
+    used = {"mock-engine": 0.4, "regional-gateway": 0.6, "front-door": 0.9, "stream-relay": 0.1}
     found = computing(used, counts)
-    assert found == pytest.approx({"stand-in": 0.0001, "regional-gateway": 0.0002, "front-door": 0.0003, "stream-relay": 0.0001})
+    assert found == pytest.approx({"mock-engine": 0.0001, "regional-gateway": 0.0002, "front-door": 0.0003, "stream-relay": 0.0001})
     assert computing({"front-door": 0.9}, dict.fromkeys([DIRECT], 1000)) == {}
 
 
@@ -105,10 +105,10 @@ def test_every_way_passes_what_the_one_before_passes() -> None:
 
 
 def test_a_fleet_without_two_local_regions_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    from operations import bench_gateway
+    from operations.bench import gateway
     from operations.stack_file import read_fleet
 
     fleet = read_fleet("local")
     alone = fleet.model_copy(update={"clusters": fleet.clusters[:1]})
     with pytest.raises(FleetError, match="a local fleet of two regions"):
-        bench_gateway.lay(alone)
+        gateway.lay(alone)

@@ -21,7 +21,8 @@ from pulumi.automation import OutputValue
 from core.errors import FleetError
 from local import processes
 from operations import cli as fleet_cli
-from operations.bench import cli, command, engine, ground, in_vllm
+from operations.bench import engine, ground, in_vllm
+from operations.bench import model as cli
 from operations.bench.ground import Endpoint, Options, Plan, check_answers, check_options, endpoints, lay, served_by, tokenizer_of
 from operations.bench.result import FRONT_DOOR, REGIONAL_GATEWAY, SHORT, BenchLoad, BenchResult, Machine, Measured, Objectives, measured
 from planning.stack_file import parse_fleet
@@ -44,9 +45,7 @@ Change = Callable[[dict[str, Any]], None]
 
 
 def options(**chosen: Any) -> Options:
-    top = argparse.ArgumentParser()
-    command.add_command(top.add_subparsers())
-    plain = cli.options_of(top.parse_args(["bench", "tiny-chat"]))
+    plain = cli.options_of(fleet_cli.parse(["bench", "tiny-chat"]))
     return Options(**{**{name: getattr(plain, name) for name in plain.__dataclass_fields__}, **chosen})
 
 
@@ -111,9 +110,8 @@ class TestCommandLine:
         check_options(plain)
 
     def test_clusters_may_follow_one_another_or_be_named_again(self) -> None:
-        top = fleet_cli.parser()
         for line in (["bench", "m", "--cluster", "a", "b", "a"], ["bench", "m", "--cluster", "a", "--cluster", "b"]):
-            assert cli.options_of(top.parse_args(line)).clusters == ("a", "b")
+            assert cli.options_of(fleet_cli.parse(line)).clusters == ("a", "b")
 
     @pytest.mark.parametrize(
         ("chosen", "line"),

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operations.drill import analysis
-from operations.drill.analysis import Request, analyse, percentile
-from operations.drill.result import DoorSample
+from operations.drills import analysis
+from operations.drills.analysis import Request, analyse, percentile
+from operations.drills.result import DoorSample
 from tests.unit.drills import MARKS, record
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from core.errors import FleetError
-from operations.drill import load
-from operations.drill.load import Load, Traffic, shifted
-from operations.drill.run import keeps_up
+from operations.drills import load
+from operations.drills.load import Load, Traffic, shifted
+from operations.drills.traffic import keeps_up
 from toolchain import paths
 from toolchain import tools as toolchain_tools
 

@@ -2,9 +2,7 @@
 
 import json
 import math
-from collections.abc import Sequence
 from dataclasses import replace
-from html.parser import HTMLParser
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -12,12 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from operations.drill import analysis, page, picture, report, terminal
-from operations.drill.result import DrillResult
+from operations.drills import picture, report, terminal, verdict
+from operations.drills.result import DrillResult
 from tests.unit.drills import drilled, record, records, refused, streamed
 
 EVIL = '<script>alert("x")</script>&]]>'
-VOID = {"meta"}
 
 
 def evil() -> DrillResult:
@@ -26,58 +23,21 @@ def evil() -> DrillResult:
     return replace(result, requests=[*result.requests, record(12.0, cluster=EVIL), refused(13.0, 503, error=EVIL)], clusters=["us-east", EVIL])
 
 
-class _Balanced(HTMLParser):
-    """Collects what is open; a page is well formed when nothing is left and every end has its begin."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.seen: list[str] = []
-        self.links: list[str] = []
-
-    def handle_starttag(self, tag: str, attrs: Sequence[tuple[str, str | None]]) -> None:
-        self.seen.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("href", "src", "xlink:href")]
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self.open.pop() == tag
-
-
-def parsed(html: str) -> _Balanced:
-    parser = _Balanced()
-    parser.feed(html)
-    parser.close()
-    assert parser.open == []
-    return parser
-
-
 def figure(result: DrillResult) -> str:
-    return page.picture_of(result, analysis.of(result))
+    return picture.of(result, verdict.analysed(result))
 
 
-class TestPage:
-    def test_is_one_well_formed_file_that_loads_nothing(self) -> None:
-        results = [drilled("kill"), streamed(drilled("hang"))]
-        html = page.html([report.examined(each) for each in results])
-        seen = parsed(html)
-        assert seen.seen.count("svg") == 2
-        assert set(seen.links) == {"#run0", "#run1"}
-        assert "script" not in seen.seen
-        assert "url(" not in html
-        assert "@import" not in html
+class TestReport:
+    def test_shows_goals_figures_settings_and_the_picture_of_every_run(self) -> None:
+        results = [drilled("kill", machine="2 cores", computed={"added": 0.111}, objectives={"failoverSeconds": 1.5}), streamed(drilled("hang"))]
+        text = report.report([report.examined(each) for each in results])
+        assert [line for line in text.splitlines() if line.startswith("## ")] == [f"## {terminal.headline(each)}" for each in results]
+        for shown in ("failed before the first token", "at most 111 ms", "objective failoverSeconds", "2 cores", "mock engine: counts instead of computing"):
+            assert shown in text
+        assert "](kill-us-west-tiny-chat-stand-in-1.svg)" in text
 
     def test_escapes_what_comes_from_outside(self) -> None:
-        html = page.html([report.examined(evil())])
-        assert "script" not in parsed(html).seen
-        assert "<script" not in html
-        assert "&lt;script&gt;" in html
-
-    def test_tells_goals_settings_machine_and_what_computed_the_answers(self) -> None:
-        html = page.html([report.examined(drilled("kill", machine="2 cores", computed={"added": 0.111}, objectives={"failoverSeconds": 1.5}))])
-        for told in ("failed before the first token", "at most 111 ms", "objective failoverSeconds", "2 cores", "stand-in: counts instead of computing"):
-            assert told in html
+        assert "<script" not in report.report([report.examined(evil())])
 
 
 class TestPicture:
@@ -87,7 +47,7 @@ class TestPicture:
 
     def test_shows_axes_with_units_the_marks_and_every_region(self) -> None:
         texts = [each.text or "" for each in ET.fromstring(figure(drilled("kill"))).iter("{http://www.w3.org/2000/svg}text")]
-        for wanted in ("seconds since the fault", "latency", "us-east", "us-west", "kill", "mending begins", "can serve again", "0 of 300 requests failed"):
+        for wanted in ("seconds since the fault", "latency", "us-east", "us-west", "kill", "recovery begins", "can serve again", "0 of 300 requests failed"):
             assert wanted in texts
         assert "requests per 100 ms" in texts
 
@@ -136,7 +96,7 @@ class TestPicture:
 
 class TestTerminal:
     def test_headline_tells_the_engine_and_whose_settings(self) -> None:
-        assert terminal.headline(drilled("kill")) == "kill of us-west: tiny-chat on stand-ins, 300 requests at 10/s through us-east, eu-west"
+        assert terminal.headline(drilled("kill")) == "kill of us-west: tiny-chat on mock engines, 300 requests at 10/s through us-east, eu-west"
         other = replace(streamed(drilled("drain", backend="vllm", settings="published")))
         assert terminal.headline(other).endswith("tiny-chat on vLLM, 300 streams at 10/s through us-east, eu-west, settings as published in articles")
 
@@ -146,32 +106,9 @@ class TestTerminal:
         assert report.table([lost]).endswith("FAILED: 3 of 4 goals kept")
         assert report.table([replace(lost, settings="published")]).endswith("for comparison: 3 of 4 goals kept")
 
-    def test_the_time_line_shows_who_answered_when_and_what_failed(self) -> None:
-        result = drilled("kill")
-        drawn = report.time_line(replace(result, requests=[*result.requests, refused(12.0, 503)])).splitlines()
-        whole = {line.split()[0]: line for line in drawn[1:5]}
-        assert set(whole) == {"us-east", "us-west", "failed", "slowest"}
-        assert "1 in all" in whole["failed"]
-        # us-west answers, is away, and answers again.
-        bars = whole["us-west"][9 : 9 + 75]
-        assert bars[0] != " "
-        assert bars[30] == " "
-        assert bars[70] != " "
-
-    def test_the_time_line_knows_terminals_without_unicode(self) -> None:
-        assert report.time_line(drilled("kill"), ascii_only=True).isascii()
-
-    @pytest.mark.parametrize("result", [drilled("kill", requests=[], marks={}), drilled("kill", requests=[record(0.0)], marks={})])
-    def test_the_time_line_of_nothing_is_no_error(self, result: DrillResult) -> None:
-        assert report.time_line(result)
-
-    def test_lines_stay_narrow(self) -> None:
-        long = drilled("kill", requests=records(0, 2000, step=1), marks={"fault": 1000.0, "heal": 1500.0, "healthy": 1510.0})
-        assert max(map(len, report.time_line(long).splitlines())) < 150
-
 
 class TestFiles:
-    def test_every_result_has_its_records_and_its_picture_beside_one_page(self, tmp_path: Path) -> None:
+    def test_every_result_has_its_records_and_its_picture_beside_one_report(self, tmp_path: Path) -> None:
         results = [drilled("kill"), drilled("kill", run=2), drilled("kill", settings="published"), streamed(drilled("kill"))]
         written = report.write(results, tmp_path / "new" / "folder")
         assert len(written) == len(set(written)) == 2 * len(results) + 2
@@ -200,7 +137,7 @@ class TestMarkdown:
     def test_runs_alike_are_one_row_with_the_worst_of_them(self) -> None:
         bad = drilled("kill", run=2, requests=[*drilled().requests, refused(12.0, 503), record(13.0, 0.4)])
         [row] = self.rows(drilled("kill"), bad, drilled("kill", run=3))
-        assert row[:3] == ["kill", "stand-in, 10/s", "0, 1, 0 of 202"]
+        assert row[:3] == ["kill", "mock engine, 10/s", "0, 1, 0 of 202"]
         assert row[-1] == "not kept: failed before the first token"
 
     def test_published_settings_stand_below_and_are_judged_by_nobody(self) -> None:
@@ -250,15 +187,14 @@ class TestCommand:
         assert self.run(monkeypatch, several) == 0
         assert "0, 0 of 200" in capsys.readouterr().out
 
-    def test_writes_page_picture_and_document(self, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_writes_picture_and_document(self, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         document = tmp_path / "doc.md"
         document.write_text(f"a\n{report.BEGIN}\n{report.END}\nb\n")
-        html, svg = tmp_path / "r.html", tmp_path / "r.svg"
-        assert self.run(monkeypatch, saved, "--html", html, "--picture", svg, "--document", document) == 0
+        svg = tmp_path / "r.svg"
+        assert self.run(monkeypatch, saved, "--picture", svg, "--document", document) == 0
         text = document.read_text()
-        assert "| kill | stand-in, 10/s |" in text
+        assert "| kill | mock engine, 10/s |" in text
         assert "latency over time](r.svg)\n\n| case |" in text
-        parsed(html.read_text())
         ET.parse(svg)
 
     def test_of_many_results_a_killed_region_is_pictured(self) -> None:
@@ -294,16 +230,15 @@ class TestCommand:
     ) -> None:
         document = tmp_path / "doc.md"
         document.write_text("nothing\n")
-        assert self.run(monkeypatch, saved, "--html", tmp_path / "r.html", "--document", document) == 1
-        assert not (tmp_path / "r.html").exists()
+        assert self.run(monkeypatch, saved, "--picture", tmp_path / "r.svg", "--document", document) == 1
+        assert not (tmp_path / "r.svg").exists()
         assert document.read_text() == "nothing\n"
         assert "must have the lines" in capsys.readouterr().err
 
 
 @settings(deadline=None, max_examples=30)
 @given(st.integers(1, 200), st.floats(0.5, 50))
-def test_no_length_of_a_run_makes_a_picture_or_a_time_line_fail(count: int, rate: float) -> None:
+def test_no_length_of_a_run_makes_a_picture_fail(count: int, rate: float) -> None:
     result = drilled("kill", requests=[record(place / rate) for place in range(count)], marks={"fault": count / rate / 2})
     ET.fromstring(figure(result))
-    assert report.time_line(result)
-    assert math.isfinite(analysis.of(result).requests)
+    assert math.isfinite(verdict.analysed(result).requests)

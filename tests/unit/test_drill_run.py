@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,30 +9,37 @@ import pytest
 from pulumi.automation import OutputValue
 
 from core.errors import FleetError
-from local import faults, packet_filter, stand_in
-from local.faults import Journal
 from local.host_cluster import HostCluster
-from operations.drill import cli, ground, run
-from operations.drill.ground import Options, lay
-from operations.drill.load import Traffic
-from operations.drill.result import DrillResult
-from operations.drill.run import Clock, Stage, agree, calibrate, engine, first_rate, longest_wait, objects, planned, replaced
+from operations.drills import preflight, run, series, traffic
+from operations.drills.case import Options, Plan
+from operations.drills.cases import CASES
+from operations.drills.cases.replace import agree, replaced
+from operations.drills.faults import mock_engine, packet_filter
+from operations.drills.faults.errors import Mark, Say, Step
+from operations.drills.faults.fault import Fault
+from operations.drills.faults.journal import Journal
+from operations.drills.load import Clock, Traffic
+from operations.drills.mocks import engine, objects
+from operations.drills.plan import resolve
+from operations.drills.result import DrillResult
+from operations.drills.run import Stage, longest_wait
+from operations.drills.traffic import calibrate, first_rate, planned
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from tests.unit import drills
-from tests.unit.test_drill_ground import DOORS, OUTPUTS, Running, fleet
+from tests.unit.test_drill_plan import DOORS, OUTPUTS, Running, fleet
 from toolchain import paths
 
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(paths, "STATE", tmp_path)
-    monkeypatch.setattr(ground, "all_clusters", lambda: [Running(name) for name in ("hub", *DOORS)])
+    monkeypatch.setattr(preflight, "all_clusters", lambda: [Running(name) for name in ("hub", *DOORS)])
     monkeypatch.setattr(packet_filter, "refusal", lambda: "")
     return tmp_path
 
 
-def laid(case: str = "kill", **chosen: Any) -> ground.Ground:
-    return lay(Options(case=case, stand_in=True, **chosen), fleet(), OUTPUTS)
+def laid(case: str = "kill", **chosen: Any) -> Plan:
+    return resolve(Options(case=case, mock_engine=True, **chosen), fleet(), OUTPUTS)
 
 
 def named(found: list[dict[str, Any]], kind: str, name: str) -> dict[str, Any]:
@@ -44,7 +50,7 @@ class TestStandIns:
     def test_a_member_gets_what_a_declared_model_has_and_its_own_process_behind_it(self) -> None:
         found = objects(laid(), "eu-west")
         pods = named(found, "ServiceEntry", "drill-predictor")
-        assert pods["spec"]["endpoints"][0]["ports"] == {"http": HostCluster("eu-west").port(stand_in.unit_name("drill"))}
+        assert pods["spec"]["endpoints"][0]["ports"] == {"http": HostCluster("eu-west").port(mock_engine.unit_name("drill"))}
         regions = named(found, "ServiceEntry", "drill")
         assert [each["locality"] for each in regions["spec"]["endpoints"]] == ["us-east", "us-west"]
         assert named(found, "VirtualService", "drill-regional")["spec"]["http"][0]["headers"]["response"]["set"]["x-fleet-cluster"] == "eu-west"
@@ -99,16 +105,16 @@ class TestCalibration:
             dues = [place / traffic[0].rate for place in range(traffic[0].requests)]
             return [{"label": "main", "due": due, "firstToken": due * (1 + late) + 0.02, "end": due * (1 + late) + 0.02, "outcome": "ok"} for due in dues]
 
-        monkeypatch.setattr(run, "load_run", answer)
+        monkeypatch.setattr(traffic, "load_run", answer)
 
     def test_without_a_wish_it_is_as_much_as_the_machine_serves(self) -> None:
-        rate, waited = calibrate(lay(Options(case="kill"), fleet(), OUTPUTS), lambda told: None)
+        rate, waited = calibrate(resolve(Options(case="kill"), fleet(), OUTPUTS), lambda told: None)
         assert rate == 6.25
         assert waited == pytest.approx(0.02)
 
     def test_a_rate_that_is_too_much_is_refused_before_anything_breaks(self) -> None:
         with pytest.raises(FleetError, match=r"this machine does not serve 40 requests/s without a fault: answers take longer and longer") as refused:
-            calibrate(lay(Options(case="kill", rate=40.0), fleet(), OUTPUTS), lambda told: None)
+            calibrate(resolve(Options(case="kill", rate=40.0), fleet(), OUTPUTS), lambda told: None)
         assert refused.value.hint == "--rate 20"
 
 
@@ -149,7 +155,7 @@ class TestReplacement:
         assert not agree(seen({"us-west": 4, "eu-west": 2}, {"us-west": 4, "eu-west": 2, "us-east": 1}), here, None)
 
 
-class Told(faults.Fault):
+class Told(Fault):
     """A fault that breaks nothing and notes what is asked of it."""
 
     def __init__(self, journal: Journal, end: BaseException | None = None) -> None:
@@ -157,10 +163,10 @@ class Told(faults.Fault):
         self.end = end
         self.asked: list[str] = []
 
-    def steps(self) -> list[faults.Step]:
+    def steps(self) -> list[Step]:
         return [{"undo": "thaw", "cluster": "nowhere"}]
 
-    def prepare(self, mark: faults.Mark) -> None:
+    def prepare(self, mark: Mark) -> None:
         self.asked.append("prepare")
 
     def act(self) -> None:
@@ -168,12 +174,12 @@ class Told(faults.Fault):
         assert self.journal.steps() == self.steps()
         self.asked.append("act")
 
-    def last(self, seconds: float, mark: faults.Mark) -> None:
+    def last(self, seconds: float, mark: Mark) -> None:
         self.asked.append("last")
         if self.end:
             raise self.end
 
-    def heal(self, say: faults.Say = lambda _: None) -> None:
+    def heal(self, say: Say = lambda _: None) -> None:
         self.asked.append("heal")
         super().heal(say)
 
@@ -192,10 +198,14 @@ class Calm:
 
 
 class TestFault:
+    @pytest.fixture(autouse=True)
+    def made(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(run, "make", lambda driver, name, scene: self.fault)
+
     def harm(self, end: BaseException | None) -> tuple[Told, Clock]:
         here, journal = laid(requests=1000), Journal()
-        fault = Told(journal, end)
-        stage = Stage(replace(here, case=replace(here.case, fault=lambda scene: fault)), {}, journal, 50.0, lambda told: None)
+        fault = self.fault = Told(journal, end)
+        stage = Stage(here, {}, journal, 50.0, lambda told: None)
         stage.ready_urls = []
         load: Any = Calm()
         clock = Clock(load)
@@ -225,23 +235,23 @@ class TestCommand:
         """What each case leaves; a case may be replaced by a test."""
         made: dict[str, Callable[[], list[DrillResult]]] = {}
         (state / "pulumi" / ".pulumi" / "stacks").mkdir(parents=True)
-        monkeypatch.setattr(cli, "deployed", lambda stack: {name: OutputValue(value, False) for name, value in OUTPUTS.items()})
-        monkeypatch.setattr(cli, "read_fleet", lambda stack: fleet())
+        monkeypatch.setattr(series, "deployed", lambda stack: {name: OutputValue(value, False) for name, value in OUTPUTS.items()})
+        monkeypatch.setattr(series, "read_fleet", lambda stack: fleet())
 
-        def drill(here: ground.Ground, outputs: Any, number: int, say: Any) -> list[DrillResult]:
+        def drill(here: Plan, outputs: Any, number: int, say: Any) -> list[DrillResult]:
             return made.get(here.case.name, lambda: [drills.drilled(here.case.name)])()
 
         monkeypatch.setattr(run, "drill", drill)
         return made
 
     def run(self, *options: str) -> None:
-        from operations.cli import parser
+        from operations.cli import parse
 
-        arguments = parser().parse_args(["drill", *options])
+        arguments = parse(["drill", *options])
         arguments.run(arguments)
 
     def test_a_drill_that_kept_its_goals_ends_well_and_leaves_its_result(self, results: object, state: Path, capsys: pytest.CaptureFixture[str]) -> None:
-        self.run("kill", "--stand-in", "--json", str(state / "kill.json"))
+        self.run("kill", "--mock-engine", "--json", str(state / "kill.json"))
         assert "passed" in capsys.readouterr().out
         assert DrillResult.from_json((state / "kill.json").read_text()).case == "kill"
 
@@ -249,7 +259,7 @@ class TestCommand:
         lossy = drills.drilled("kill", requests=[*drills.records(0, 10, "us-west"), *(drills.refused(10 + place, 503) for place in range(10))])
         results["kill"] = lambda: [lossy]
         with pytest.raises(FleetError, match="1 of 1 drills did not keep their goals: kill"):
-            self.run("kill", "--stand-in", "--json", str(state / "kill.json"))
+            self.run("kill", "--mock-engine", "--json", str(state / "kill.json"))
         assert (state / "kill.json").exists()
 
     def test_a_series_that_is_cut_off_keeps_what_it_has(self, results: dict[str, Any], state: Path) -> None:
@@ -262,7 +272,7 @@ class TestCommand:
 
         results["kill"] = second_is_cut_off
         with pytest.raises(KeyboardInterrupt):
-            self.run("kill", "--stand-in", "--repeat", "2", "--json", str(state / "kill.json"))
+            self.run("kill", "--mock-engine", "--repeat", "2", "--json", str(state / "kill.json"))
         assert DrillResult.from_json((state / "kill.json").read_text()).case == "kill"
 
     def test_a_run_that_could_not_end_stops_no_other_of_its_series(self, results: dict[str, Any], state: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -275,23 +285,23 @@ class TestCommand:
 
         results["kill"] = second_cannot_end
         with pytest.raises(FleetError, match=r"^kill, run 2 of 3: us-east cannot serve drill$"):
-            self.run("kill", "--stand-in", "--repeat", "3", "--json", str(state / "kill.json"))
+            self.run("kill", "--mock-engine", "--repeat", "3", "--json", str(state / "kill.json"))
         assert len(json.loads((state / "kill.json").read_text())) == 2
 
     def test_all_means_each_case_in_turn(self, results: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
         # Made-up results of one region's death keep the goals of few other cases.
         with pytest.raises(FleetError, match="drills did not keep their goals"):
-            self.run("all", "--stand-in")
+            self.run("all", "--mock-engine")
         told = capsys.readouterr()
-        for case in ground.CASES.values():
-            assert f"{case.name}: {case.text} (" in told.err
+        for case in CASES.values():
+            assert f"{case.name}: {case.summary} (" in told.err
 
     def test_what_cannot_be_done_here_is_left_out_of_all_with_the_reason(
         self, results: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
     ) -> None:
         monkeypatch.setattr(packet_filter, "refusal", lambda: "it takes root")
         with pytest.raises(FleetError, match="drills did not keep their goals"):
-            self.run("all", "--stand-in")
+            self.run("all", "--mock-engine")
         told = capsys.readouterr().err
         assert "blackhole is left out: blackhole: it takes root" in told
         assert "hang: " in told

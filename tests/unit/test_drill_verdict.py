@@ -6,14 +6,14 @@ from typing import Any
 
 import pytest
 
-from operations.drill import analysis
-from operations.drill.result import DoorSample, DrillResult
-from operations.drill.verdict import NOT_MEASURED, Line, Verdict, judge, seconds
+from operations.drills.goals import NOT_MEASURED, Line, seconds
+from operations.drills.result import DoorSample, DrillResult
+from operations.drills.verdict import Verdict, analysed, judge, too_busy
 from tests.unit.drills import FAULT, HEAL, MARKS, door_samples, drilled, record, records, refused, streamed
 
 
 def judged(result: DrillResult) -> Verdict:
-    return judge(result, analysis.of(result))
+    return judge(result, analysed(result))
 
 
 def lines(result: DrillResult) -> Mapping[str, Line]:
@@ -54,6 +54,21 @@ class TestWhatAllCasesShare:
         verdict = judged(drilled(case, requests=[], samples=[]))
         assert not verdict.passed
         assert all(line.measured in (NOT_MEASURED, "0", "some, or nothing was tried") for line in verdict.failed)
+
+    @pytest.mark.parametrize(
+        ("more", "why"),
+        [
+            ([], ""),
+            ([record(5.0, 0.09)] * 9, ""),
+            ([record(5.0, 0.5)] * 9, "without the fault p99 is 490 ms above the median, more than 100 ms"),
+            ([refused(5.0, 429)], "without the fault 1 of 101 requests failed"),
+        ],
+    )
+    def test_times_say_nothing_where_the_machine_is_unsteady_without_the_fault(self, more: list[dict[str, Any]], why: str) -> None:
+        assert too_busy(analysed(harmed_by(drilled("kill"), *more))) == why
+
+    def test_nothing_is_known_of_a_machine_that_was_asked_nothing(self) -> None:
+        assert too_busy(analysed(drilled("kill", requests=[], samples=[]))) == "without the fault 0 of 0 requests failed"
 
     def test_a_drill_that_was_broken_off_before_its_fault_does_not_pass(self) -> None:
         early = drilled("kill", marks={}, requests=records(0, 5), samples=[])
@@ -163,9 +178,9 @@ class TestOverload:
 
     def test_a_region_that_is_left_alone_for_being_full_breaks_it(self) -> None:
         ejected = DoorSample(at=16.0, sent={}, flags={"eu-west": {"us-west": ["failed_outlier_check"]}})
-        left = lines(self.overloaded(samples=[ejected]))["regions left alone because they were full"]
+        left = lines(self.overloaded(samples=[ejected]))["regions ejected because they were full"]
         assert (left.ok, left.measured) == (False, "us-west")
-        assert "regions left alone because they were full" in broken(self.overloaded(samples=[]))
+        assert "regions ejected because they were full" in broken(self.overloaded(samples=[]))
 
     def test_a_load_that_filled_nothing_shows_nothing(self) -> None:
         assert "429 when all regions are full" in broken(replace(self.overloaded(), requests=drilled().requests))
@@ -197,7 +212,7 @@ class TestOtherCases:
         good = harmed_by(down, *(refused(11 + place / 10, 503, 0.03, **told) for place in range(80)))
         assert broken(good) == set()
         assert broken(harmed_by(good, refused(12.0, 503, 0.12, **told))) == {"503 after"}
-        assert broken(harmed_by(good, refused(12.0, 503))) == {"503 with an error that tells what happened"}
+        assert broken(harmed_by(good, refused(12.0, 503))) == {"503 with an error that says what happened"}
         assert broken(harmed_by(good, record(12.0, 20.0, outcome="timeout", status=None, firstToken=None))) == {"503 while no region can serve"}
 
     def test_a_model_that_must_stay_is_answered_by_an_error_and_by_nobody_else(self) -> None:

@@ -1,6 +1,6 @@
 """What front doors tell of their regions, read from Envoy's own words."""
 
-from operations.drill.watch import read
+from operations.drills.watch import read
 
 HOST = "drill.fleet.internal"
 PORTS = {20001: "us-east", 20002: "us-west"}

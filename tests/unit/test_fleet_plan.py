@@ -307,9 +307,9 @@ def stacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def run(capsys: pytest.CaptureFixture[str], *options: str) -> str:
-    from operations.cli import parser
+    from operations.cli import parse
 
-    arguments = parser().parse_args(["plan", "-s", "try", *options])
+    arguments = parse(["plan", "-s", "try", *options])
     arguments.run(arguments)
     return capsys.readouterr().out
 

@@ -1,0 +1,151 @@
+"""`fleet up`: `pulumi up` with the machine made ready before and the models awaited after; `pulumi` alone works too."""
+
+import json
+import subprocess
+import sys
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from core.errors import FleetError
+from core.exclusive import exclusive
+from core.progress import Progress
+from kube.client import Kube
+from local import rebalance
+from local.host_cluster import all_clusters
+from operations import left_behind, status, stuck_works
+from operations import token as tokens
+from operations.drills.faults.errors import FaultError
+from operations.drills.faults.journal import heal_left_over
+from operations.stack import in_clear, run_up, select
+from toolchain import paths
+
+# How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
+_SERVING_TIMEOUT_S = 600.0
+# From the readiness of a model until front doors use it: some deep checks, and the way of the routes to the gateways.
+_IN_USE_S = 20.0
+
+
+def _revive(progress: Progress) -> None:
+    """Starts local clusters that are declared but not running: after a reboot, a crash or a drill."""
+    # The hub first: a region that comes back is given its share by the hub.
+    for cluster in sorted(all_clusters(), key=lambda each: each.describe()["role"] != "hub"):
+        if not cluster.alive():
+            progress.say(f"  {cluster.name}: not running; restarted")
+            subprocess.run([sys.executable, "-m", "local.driver", "cluster", "start", cluster.name], check=True, stdout=subprocess.DEVNULL)
+
+
+def _claim(stack: str) -> None:
+    """One stack's local clusters per state folder: two stacks may both have a us-east, and would change each other's."""
+    owner = paths.STATE / "stack"
+    if owner.exists() and all_clusters() and owner.read_text() != stack:
+        own = f"FLEET_STATE={paths.STATE.with_name(f'.fleet-{stack}').name}"
+        raise FleetError(
+            f"{paths.STATE.name}/ holds the running stack `{owner.read_text()}`, got: `{stack}`", hint=f"make down, or give it a folder of its own: {own}"
+        )
+    owner.write_text(stack)
+
+
+def _refill(outputs: dict[str, Any], progress: Progress) -> None:
+    """Asks for a fresh division where a living cluster was passed over: Karmada divides once and does not look again."""
+    for name in status.gather(outputs).passed_over():
+        for model in rebalance.refill(name):
+            progress.say(f"  {model}: divided afresh, {name} had none of it")
+
+
+def _tidy(outputs: dict[str, Any], progress: Progress) -> None:
+    with Kube.from_kubeconfig(outputs["kubeconfigs"]["hub"]) as hub:
+        for each in stuck_works.release(hub):
+            progress.say(f"  {each} is there, and the hub took it for refused: looked at anew")
+    for each in left_behind.find(outputs["kubeconfigs"], remove=True):
+        progress.say(f"  {each} is declared no more and was left behind there: deleted")
+
+
+def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
+    deadline = time.monotonic() + _SERVING_TIMEOUT_S
+    told: list[str] = []
+    while missing := status.gather(outputs).missing():
+        if missing != told:
+            progress.say(f"  waiting for {'; '.join(missing)}")
+            told = missing
+        if time.monotonic() > deadline:
+            raise FleetError(f"not ready after {_SERVING_TIMEOUT_S:.0f} s: {'; '.join(missing)}", hint="see `make status`, and .venv/bin/fleet logs CLUSTER")
+        time.sleep(1)
+
+
+def _first_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
+    """(model, base URL) of the first of `models` that answers a chat completion through its front door.
+
+    A model that has just become ready is in use once the deep checks of the front door have seen it.
+    """
+    deadline = time.monotonic() + _IN_USE_S
+    while True:
+        try:
+            return _try_answer(outputs, models, token)
+        except FleetError:
+            if time.monotonic() > deadline:
+                raise
+        time.sleep(0.5)
+
+
+def _try_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
+    refusals: list[str] = []
+    for model in models:
+        base_url = outputs["endpoints"]["models"][model]["openaiBaseUrl"]
+        url = f"{base_url}/chat/completions"
+        body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
+        try:
+            answer = httpx.post(url, json=body, headers=tokens.headers(token), timeout=60, trust_env=False)
+        except httpx.HTTPError as error:
+            refusals.append(f"{model}: {error}")
+            continue
+        if answer.status_code == 200 and answer.json()["choices"][0]["message"] is not None:
+            return model, base_url
+        refusals.append(f"{model}: HTTP {answer.status_code} {answer.text.strip()[:200]}")
+    raise FleetError("no model answers a completion through its front door:\n" + "\n".join(refusals))
+
+
+def up(stack_name: str, token: str, stages: Path | None) -> None:
+    """`stages`: where seconds per stage are written as JSON."""
+    progress = Progress()
+    with exclusive(paths.STATE / "up.lock", "fleet up"):
+        # First: a drill may have put the stack's own state away. What needs a cluster that is down is mended below.
+        with suppress(FaultError):
+            heal_left_over(progress.say)
+        stack = select(stack_name)
+        _claim(stack_name)
+        with progress.stage("local clusters"):
+            _revive(progress)
+            heal_left_over(progress.say)
+        with progress.stage(f"pulumi up -s {stack_name}"):
+            _, changes = run_up(stack, progress)
+            outputs = in_clear(stack.outputs())
+        progress.say(f"  {changes} changes" if changes else "  nothing to change")
+        with progress.stage("models"):
+            _tidy(outputs, progress)
+            _refill(outputs, progress)
+            _await_models(outputs, progress)
+        state = status.gather(outputs)
+        answering, asked = state.answering(), tokens.asked_for(outputs)
+        served: tuple[str, str] | None = None
+        if answering and (token or not asked):
+            with progress.stage("first completion"):
+                served = _first_answer(outputs, answering, token)
+        elif answering:
+            progress.say(f"  no completion tried: the front doors require authentication (`{asked}`); --token-file FILE")
+            served = answering[0], outputs["endpoints"]["models"][answering[0]]["openaiBaseUrl"]
+        progress.say("ready")
+    if stages:
+        stages.write_text(json.dumps({"stages": progress.stages, "changes": changes}))
+    print(status.render(state))
+    print(f"\n{_curl(*served, asked)}" if served else "\nall models run on simulated GPUs: their requests answer 503")
+
+
+def _curl(model: str, base_url: str, asked: str) -> str:
+    """A completion as a line for the shell."""
+    request = json.dumps({"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 16})
+    known = ' -H "Authorization: Bearer $TOKEN"' if asked else ""
+    return f"curl -s {base_url}/chat/completions -H 'Content-Type: application/json'{known} -d '{request}'"
