@@ -12,20 +12,19 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
-from components.control_planes.control_plane import ControlPlane, ControlPlaneArgs, ControlPlaneName, installer_for
+from components.control_planes.control_plane import ControlPlane, ControlPlaneArgs, installer_for
 from components.control_planes.karmada import karmada_settings
-from components.drivers.cluster import Cluster, ClusterArgs
-from components.drivers.gpu_pools import GpuPools, GpuPoolsArgs
+from components.drivers import driver_of
+from components.drivers.cluster import Cluster
+from components.drivers.driver import ClusterArgs, Door, MemberArgs
 from components.federation.federation import Federation, FederationArgs
 from components.federation.membership import Membership, MembershipArgs
 from components.federation.placement import Placement, PlacementArgs
 from components.mesh import callers
-from components.mesh.gateways import Door, Gateways, GatewaysArgs
 from components.mesh.mesh import Mesh, MeshArgs, Routes, RoutesArgs
 from components.mesh.regions import Endpoint
 from components.mesh.routes import ModelRoutes
 from components.serving.model_artifact import ModelArtifact, ModelArtifactArgs
-from components.serving.model_store import ModelStore, ModelStoreArgs
 from components.serving.models import Model, ModelArgs, cluster_overrides
 from components.serving.network_policies import NetworkPolicies, NetworkPoliciesArgs
 from components.serving.runtime_image import RuntimeImage, RuntimeImageArgs
@@ -35,9 +34,9 @@ from planning.choice import Choice
 from planning.division import division
 from specs import labels
 from specs.clusters import ClusterSpec
-from specs.drivers.existing import ExistingDriver
 from specs.fleet import FleetSpec
 from specs.models import ModelSpec
+from specs.types import ControlPlaneName
 
 # What each member runs before it joins: their kinds are what the hub sends.
 MEMBER_CONTROL_PLANES: tuple[ControlPlaneName, ...] = ("kserve", "istio")
@@ -48,7 +47,7 @@ class FleetArgs:
     spec: FleetSpec
     # What of it the planner chose: told at the models.
     choices: tuple[Choice, ...] = ()
-    # Kubeconfig of each cluster with driver `existing`, by name.
+    # Kubeconfig of each cluster whose driver does not make one, by name; the hub's among them.
     kubeconfigs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
 
 
@@ -83,7 +82,7 @@ class Fleet(pulumi.ComponentResource):
     def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:fleet:Fleet", name, None, opts)
         spec = args.spec
-        hub = self._hub(spec)
+        hub = self._hub(spec, args.kubeconfigs.get(spec.hub.name))
         members = [self._member(each, hub, args.kubeconfigs.get(each.name), relay=spec.failover.streams.relay) for each in spec.clusters]
         doors = {each.spec.name: each.door for each in members}
 
@@ -139,15 +138,16 @@ class Fleet(pulumi.ComponentResource):
             "kubeconfigs": self.kubeconfigs,
         }
 
-    def _hub(self, spec: FleetSpec) -> _Hub:
+    def _hub(self, spec: FleetSpec, kubeconfig: pulumi.Input[str] | None) -> _Hub:
         name = spec.hub.name
         child = pulumi.ResourceOptions(parent=self)
-        cluster = Cluster(name, ClusterArgs(name=name, role="hub", driver=spec.hub.driver, protect=spec.hub.protect), child)
+        driver = driver_of(spec.hub.driver)
+        cluster = Cluster(name, driver, ClusterArgs(name=name, role="hub", kubeconfig=kubeconfig, protect=spec.hub.protect), child)
         settings = karmada_settings(spec.failover.capacity)
-        args = ControlPlaneArgs(cluster=name, control_plane="karmada", owner=cluster.owner, settings=settings)
-        karmada = ControlPlane(f"{name}-karmada", args, installer_for(spec.hub.driver), child)
+        args = ControlPlaneArgs(cluster=name, control_plane="karmada", kubeconfig=cluster.kubeconfig, owner=cluster.owner, settings=settings)
+        karmada = ControlPlane(f"{name}-karmada", args, installer_for(spec.hub.driver, "karmada"), child)
         # With members that stay, objects are deleted one by one, so that Karmada takes them off those members.
-        all_go = all(each.owned for each in spec.clusters)
+        all_go = all(each.driver.capabilities.owned for each in spec.clusters)
         gone_with = cluster.owner if all_go else None
         provider = Provider(
             name,
@@ -170,14 +170,14 @@ class Fleet(pulumi.ComponentResource):
     def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None, *, relay: bool) -> _Member:
         name = spec.name
         child = pulumi.ResourceOptions(parent=self)
-        args = ClusterArgs(name=name, role="member", driver=spec.driver, region=spec.region, zone=spec.zone or "", kubeconfig=kubeconfig, protect=spec.protect)
-        cluster = Cluster(name, args, child)
-        owner = cluster.owner
+        driver = driver_of(spec.driver)
+        args = ClusterArgs(name=name, role="member", region=spec.region, zone=spec.zone or "", kubeconfig=kubeconfig, protect=spec.protect)
+        cluster = Cluster(name, driver, args, child)
         planes = {
             plane: ControlPlane(
                 f"{name}-{plane}",
-                ControlPlaneArgs(cluster=name, control_plane=plane, owner=owner),
-                installer_for(spec.driver),
+                ControlPlaneArgs(cluster=name, control_plane=plane, kubeconfig=cluster.kubeconfig, owner=cluster.owner),
+                installer_for(spec.driver, plane),
                 child,
             )
             for plane in MEMBER_CONTROL_PLANES
@@ -190,15 +190,10 @@ class Fleet(pulumi.ComponentResource):
             ),
             child,
         )
-        ready: list[pulumi.Resource] = [membership.joined]
-        if isinstance(spec.driver, ExistingDriver):
-            address = spec.driver.regional_gateway
-            door = Door(front_door_url=spec.driver.front_door.url, address=address.address, port=address.port)
-        else:
-            GpuPools(f"{name}-gpu-pools", GpuPoolsArgs(cluster=name, pools=spec.gpu_pools, owner=owner), child)
-            gateways = GatewaysArgs(cluster=name, region=spec.region, zone=spec.zone or "", relay=relay, owner=owner, requires=[planes["istio"].ready])
-            door = Gateways(f"{name}-gateways", gateways, child).door
-            ready.append(ModelStore(f"{name}-model-store", ModelStoreArgs(cluster=name, owner=owner), child).seeded)
+        joined = MemberArgs(spec=spec, kubeconfig=cluster.kubeconfig, owner=cluster.owner, relay=relay, mesh=planes["istio"].ready)
+        driver.gpu_pools(joined, child)
+        door = driver.gateways(joined, child)
+        ready = [membership.joined, *driver.supplies(joined, child)]
         return _Member(spec=spec, cluster=cluster, door=door, ready=ready)
 
     def _model(

@@ -55,6 +55,12 @@ def delete(spec: Object) -> Object:
     return {}
 
 
+def capacity_type(pool: Object) -> str:
+    """The capacity type of the pool's nodes: every type is available here, so it is the first."""
+    # What an older version wrote of a cluster that was down has one type.
+    return pool["capacityTypes"][0] if "capacityTypes" in pool else pool["capacityType"]
+
+
 def node(cluster: str, pool: Object, number: int, facts: Object) -> Object:
     """One simulated node, as kwok and the scheduler expect it."""
     name = f"{cluster}-{pool['name']}-{number}"
@@ -71,7 +77,7 @@ def node(cluster: str, pool: Object, number: int, facts: Object) -> Object:
         "nvidia.com/gpu.count": gpus,
         LABEL_ACCELERATOR: pool["accelerator"],
         LABEL_POOL: pool["name"],
-        LABEL_CAPACITY_TYPE: pool["capacityType"],
+        LABEL_CAPACITY_TYPE: capacity_type(pool),
         # KServe and every other controller can tell it from a machine.
         "type": "kwok",
     }
@@ -79,5 +85,7 @@ def node(cluster: str, pool: Object, number: int, facts: Object) -> Object:
         "apiVersion": "v1",
         "kind": "Node",
         "metadata": {"name": name, "labels": labels, "annotations": {"kwok.x-k8s.io/node": "fake"}},
+        # One list with one owner: left out where there is nothing to say, or it would take away what controllers put there.
+        **({"spec": {"taints": taints}} if (taints := pool.get("taints")) else {}),
         "status": {"capacity": resources, "allocatable": resources},
     }

@@ -16,7 +16,6 @@ from specs.accelerators import CPU
 from specs.base import Path, Problem, closest
 from specs.callers import ExternalAuthenticationSpec
 from specs.clusters import ClusterSpec
-from specs.drivers.local import LocalDriver
 from specs.fleet import FleetSpec
 from specs.models import ModelSpec
 from specs.placement import PlacementClusterSpec
@@ -52,6 +51,15 @@ def names_are_unique(fleet: FleetSpec) -> Iterator[Problem]:
     yield from _duplicates([each.name for each in fleet.models], ("models",))
     for place, model in enumerate(fleet.models):
         yield from _duplicates([each.name for each in model.placement.clusters], ("models", place, "placement", "clusters"))
+
+
+def drivers_can(fleet: FleetSpec) -> Iterator[Problem]:
+    """What drivers cannot do for their clusters, by their own word."""
+    for each in fleet.hub.driver.problems("hub", ()):
+        yield replace(each, path=("hub", *each.path))
+    for place, cluster in enumerate(fleet.clusters):
+        for each in cluster.driver.problems("member", cluster.gpu_pools):
+            yield replace(each, path=("clusters", place, *each.path))
 
 
 def _placements(fleet: FleetSpec) -> Iterator[tuple[int, ModelSpec, int, PlacementClusterSpec, ClusterSpec | None]]:
@@ -96,10 +104,11 @@ def packed_models_name_their_digest(fleet: FleetSpec) -> Iterator[Problem]:
 
 def front_doors_can_ask(fleet: FleetSpec) -> Iterator[Problem]:
     asked = fleet.front_doors.authentication
-    local = [each.name for each in fleet.clusters if isinstance(each.driver, LocalDriver)]
-    if isinstance(asked, ExternalAuthenticationSpec) and local:
-        rule = f"needs an extension provider in the mesh configuration of every cluster, and a local one, such as `{local[0]}`, has none"
-        yield Problem(("frontDoors", "authentication", "provider"), rule, asked.provider, "choose `kind: jwt` where a cluster is local")
+    without = [each for each in fleet.clusters if not each.driver.capabilities.external_authentication]
+    if isinstance(asked, ExternalAuthenticationSpec) and without:
+        name, kind = without[0].name, without[0].driver.kind
+        rule = f"needs an extension provider in the mesh configuration of every cluster, and `{name}` with driver `{kind}` cannot have one"
+        yield Problem(("frontDoors", "authentication", "provider"), rule, asked.provider, f"choose `kind: jwt` where the driver of a cluster is `{kind}`")
 
 
 def constraints_hold(fleet: FleetSpec) -> Iterator[Problem]:
@@ -421,6 +430,7 @@ def quotas_suffice(fleet: FleetSpec) -> Iterator[Problem]:
 
 RULES: tuple[Rule, ...] = (
     names_are_unique,
+    drivers_can,
     placements_name_clusters,
     jurisdictions_hold,
     packed_models_name_their_digest,

@@ -13,7 +13,6 @@ from pydantic import Field
 
 from specs.base import Problem, Spec, SpecError, parse
 from specs.clusters import ClusterSpec
-from specs.drivers.existing import ExistingDriver
 from specs.fleet import FleetSpec
 from toolchain.pins import PINS
 
@@ -154,11 +153,7 @@ def sites(fleet: FleetSpec) -> Iterator[Site]:
 
 
 def _of_cluster(cluster: ClusterSpec) -> dict[str, str | None]:
-    if not isinstance(cluster.driver, ExistingDriver):
-        absent = dict.fromkeys(("gatewayApi", "inferenceExtension", "gpuOperator"), "none")
-        return {"kubernetes": named(PINS.kubernetes), "kserve": named(PINS.kserve), "istio": named(PINS.istio), **absent}
-    told = cluster.driver.versions
-    return {name: named(version) if version else None for name, version in told.model_dump(by_alias=True).items()} if told else {}
+    return {name: named(version) if version else None for name, version in cluster.driver.capabilities.versions.items()}
 
 
 def tested(versions: Mapping[str, str | None]) -> Row | None:

@@ -3,9 +3,8 @@
 from pydantic import Field
 
 from specs.base import Spec
-from specs.drivers.driver import ClusterDriver
-from specs.drivers.local import LocalDriver
-from specs.gpu_pools import GpuPoolSpec
+from specs.drivers import ClusterDriver
+from specs.gpu_pools import AcceleratorType, GpuPoolSpec, TaintSpec
 from specs.types import ClusterName, Jurisdiction, LatencyClass, Locality
 
 
@@ -13,7 +12,7 @@ class HubSpec(Spec):
     """The cluster that holds Karmada. It runs no model and stands in no request's way."""
 
     name: ClusterName = "hub"
-    driver: LocalDriver
+    driver: ClusterDriver
     protect: bool = False
     """Refuse to delete it, until this is taken out and applied."""
 
@@ -40,6 +39,9 @@ class ClusterSpec(Spec):
     """Refuse to delete a cluster that this program makes, until this is taken out and applied."""
 
     @property
-    def owned(self) -> bool:
-        """Whether the cluster goes when it leaves the stack file."""
-        return isinstance(self.driver, LocalDriver)
+    def taints(self) -> dict[AcceleratorType, tuple[TaintSpec, ...]]:
+        """Taints on the GPU nodes of each accelerator, of all its pools together."""
+        found: dict[str, dict[TaintSpec, None]] = {}
+        for pool in self.gpu_pools:
+            found.setdefault(pool.accelerator, {}).update(dict.fromkeys(self.driver.taints(pool)))
+        return {accelerator: tuple(each) for accelerator, each in found.items()}

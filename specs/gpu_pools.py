@@ -5,9 +5,13 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from specs.accelerators import ACCELERATORS, CPU
-from specs.base import Name, Spec, closest, refuse
+from specs.base import Name, Spec, checked, closest, refuse
 
 CapacityType = Literal["reserved", "spot", "on-demand"]
+
+
+# Key of a label or a taint: an optional DNS name and a slash, then a name.
+_QUALIFIED = r"([a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*/)?[A-Za-z0-9]([-A-Za-z0-9_.]{0,61}[A-Za-z0-9])?"
 
 
 def _known_gpu(value: str) -> str:
@@ -43,6 +47,14 @@ class AcceleratorSpec(Spec):
         return self
 
 
+class TaintSpec(Spec):
+    """A taint on the nodes of a GPU pool. Models of the pool's GPU type tolerate it; other pods stay away."""
+
+    key: Annotated[str, *checked(_QUALIFIED, 317, "must be a key such as `nvidia.com/gpu`", "Kubernetes takes no more")]
+    value: Annotated[str, *checked(r"([A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?)?", 63, "must be a value of a label", "Kubernetes takes no more")] = ""
+    effect: Literal["NoSchedule", "PreferNoSchedule", "NoExecute"] = "NoSchedule"
+
+
 class GpuPoolSpec(Spec):
     """Nodes of one GPU type. Either a fixed number of them, or bounds for an autoscaler."""
 
@@ -54,7 +66,9 @@ class GpuPoolSpec(Spec):
     min_nodes: Annotated[int, Field(ge=0)] | None = None
     max_nodes: Annotated[int, Field(ge=1)] | None = None
     capacity_types: Annotated[tuple[CapacityType, ...], Field(min_length=1)] = ("on-demand",)
-    """How nodes are bought, the first that can be had. `reserved` is paid already, `spot` may be taken away."""
+    """How nodes are bought: the first that is available. `reserved` is paid already, `spot` may be taken away."""
+    taints: tuple[TaintSpec, ...] = ()
+    """Taints on its nodes, beyond those that the driver adds. Models on GPUs tolerate `nvidia.com/gpu` in any case."""
 
     @model_validator(mode="after")
     def _one_size(self) -> Self:

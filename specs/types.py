@@ -22,3 +22,8 @@ LATENCY_CLASSES: tuple[LatencyClass, ...] = get_args(LatencyClass)
 Port = Annotated[int, Field(ge=1, le=65535)]
 
 Url = Annotated[str, *checked(r"https?://[^\s/]+(/[^\s]*)?", 2048, "must be a URL such as `https://llm.example.com`", "it is a URL")]
+
+ControlPlaneName = Literal["karmada", "kserve", "istio"]
+
+# How a control plane gets into a cluster: one class each in components/control_planes.
+InstallerName = Literal["host-processes", "provided"]

@@ -5,15 +5,17 @@ text.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pulumi
 
 from planning.choice import Choice
 from planning.stack_file import choices_file, kept_choices, resolve_fleet
+from specs.base import Path as SpecPath
 from specs.base import Problem, SpecError
-from specs.drivers.existing import ExistingDriver
+from specs.clusters import ClusterSpec, HubSpec
+from specs.drivers.driver import KubeconfigFile, KubeconfigSecret
 from specs.fleet import FleetSpec
 
 KEY = "spec"
@@ -56,27 +58,37 @@ def _refusal(file: str, what: str, error: SpecError) -> pulumi.RunError:
 
 
 def _kubeconfigs(spec: FleetSpec, config: pulumi.Config, folder: Path) -> dict[str, pulumi.Output[str]]:
+    """Kubeconfigs that drivers do not make, by cluster. Raises SpecError with every one that is not found."""
     found: dict[str, pulumi.Output[str]] = {}
     problems: list[Problem] = []
-    for place, cluster in enumerate(spec.clusters):
-        driver = cluster.driver
-        if not isinstance(driver, ExistingDriver):
+    places: list[tuple[SpecPath, HubSpec | ClusterSpec]] = [(("hub",), spec.hub), *((("clusters", at), each) for at, each in enumerate(spec.clusters))]
+    for path, cluster in places:
+        source = cluster.driver.kubeconfig_source
+        if source is None:
             continue
-        path = ("clusters", place, "driver")
-        if driver.kubeconfig_secret is not None:
-            secret = config.get_secret(driver.kubeconfig_secret)
-            if secret is None:
-                hint = f"pulumi config set --secret {config.full_key(driver.kubeconfig_secret)} < kubeconfig"
-                problems.append(Problem((*path, "kubeconfigSecret"), "no such secret in the stack's configuration", driver.kubeconfig_secret, hint))
-            else:
-                found[cluster.name] = secret
+        kubeconfig = _secret(source, config) if isinstance(source, KubeconfigSecret) else _file(source, folder)
+        if isinstance(kubeconfig, Problem):
+            problems.append(replace(kubeconfig, path=(*path, *kubeconfig.path)))
         else:
-            file = folder / Path(driver.kubeconfig_path or "").expanduser()
-            try:
-                found[cluster.name] = pulumi.Output.secret(file.read_text(encoding="utf-8"))
-            except OSError as error:
-                rule = f"cannot be read ({error.strerror})"
-                problems.append(Problem((*path, "kubeconfigPath"), rule, driver.kubeconfig_path, "it is relative to the folder of the stack file"))
+            found[cluster.name] = kubeconfig
     if problems:
         raise SpecError(problems)
     return found
+
+
+def _secret(source: KubeconfigSecret, config: pulumi.Config) -> pulumi.Output[str] | Problem:
+    secret = config.get_secret(source.key)
+    if secret is not None:
+        return secret
+    hint = f"pulumi config set --secret {config.full_key(source.key)} < kubeconfig"
+    return Problem(("driver", source.field), "no such secret in the stack's configuration", source.key, hint)
+
+
+def _file(source: KubeconfigFile, folder: Path) -> pulumi.Output[str] | Problem:
+    try:
+        return pulumi.Output.secret((folder / Path(source.path).expanduser()).read_text(encoding="utf-8"))
+    except OSError as error:
+        rule = f"cannot be read ({error.strerror})"
+    except UnicodeDecodeError:
+        rule = "is not valid UTF-8"
+    return Problem(("driver", source.field), rule, source.path, "it is relative to the folder of the stack file")

@@ -1,27 +1,29 @@
 """Control planes: Karmada on the hub, KServe and Istio on every member, and how they get there.
 
 An installer gives: the control plane is ready, and its version. Host processes are one way, `provided` another; a Helm
-installer needs one class here and one line in `installer_for`. Settings come from the Specs of their concern.
+installer needs one class and one line in INSTALLERS. Which one a cluster gets is its driver's answer
+(`capabilities.installers`). Settings come from the Specs of their concern.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import pulumi
 
 from components.drivers.commands import driver_command, inside, result
-from specs.drivers.existing import ExistingDriver
-from specs.drivers.local import LocalDriver
+from specs.drivers import ClusterDriver
+from specs.types import ControlPlaneName, InstallerName
 from toolchain.pins import PINS
-
-ControlPlaneName = Literal["karmada", "kserve", "istio"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class ControlPlaneArgs:
     cluster: str
     control_plane: ControlPlaneName
+    # Of the cluster that gets the control plane; a secret. For Karmada that is provided, of Karmada's own API server.
+    kubeconfig: pulumi.Output[str]
+    # What makes and removes the cluster; None where it stays.
     owner: pulumi.Resource | None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -58,9 +60,12 @@ class ProvidedInstaller:
         return Installed(ready=parent, version=pulumi.Output.from_input("provided"))
 
 
-def installer_for(driver: LocalDriver | ExistingDriver) -> Installer:
-    """The installer that fits a cluster's driver."""
-    return HostProcessInstaller() if isinstance(driver, LocalDriver) else ProvidedInstaller()
+INSTALLERS: Mapping[InstallerName, Installer] = {"host-processes": HostProcessInstaller(), "provided": ProvidedInstaller()}
+
+
+def installer_for(driver: ClusterDriver, control_plane: ControlPlaneName) -> Installer:
+    """The installer that brings `control_plane` into a cluster of this driver."""
+    return INSTALLERS[driver.capabilities.installers[control_plane]]
 
 
 class ControlPlane(pulumi.ComponentResource):

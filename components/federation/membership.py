@@ -46,7 +46,7 @@ class Membership(pulumi.ComponentResource):
         super().__init__("fleet:membership:Membership", name, None, opts)
         payload = join_payload(args.spec, args.hub_kubeconfig, args.member_kubeconfig)
         # With the hub gone there is nothing left to be a member of; with the member gone the hub must still forget it.
-        child = pulumi.ResourceOptions(parent=self, depends_on=args.requires, deleted_with=args.hub_owner if args.spec.owned else None)
+        child = pulumi.ResourceOptions(parent=self, depends_on=args.requires, deleted_with=args.hub_owner if args.spec.driver.capabilities.owned else None)
         self.joined = driver_command(f"{name}-join", "member", payload, child, apply="join", delete="unjoin")
         self.cluster_id = result(self.joined, "id", default="")
         self.register_outputs({"clusterId": self.cluster_id})

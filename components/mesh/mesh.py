@@ -14,10 +14,11 @@ from dataclasses import dataclass
 
 import pulumi
 
+from components.drivers.driver import Door
 from components.federation.hub_objects import hub_object
 from components.mesh import callers
 from components.mesh.envoy_filters import front_door_filter, regional_filter
-from components.mesh.gateways import EGRESS, FRONT_DOOR, REGIONAL_GATEWAY, Door, egress_gateway, front_door_gateway, listener_overrides, regional_gateway
+from components.mesh.gateways import EGRESS, FRONT_DOOR, REGIONAL_GATEWAY, egress_gateway, front_door_gateway, listener_overrides, regional_gateway
 from components.mesh.regions import MOST_REQUESTS, order_overrides
 from components.mesh.routes import ModelRoutes, cluster_header_overrides, predictors_rule
 from components.mesh.stream_relay import port_overrides, relay_entry, relay_rule

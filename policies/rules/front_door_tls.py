@@ -9,14 +9,11 @@ from collections.abc import Iterator
 
 from policies.declared import Stack
 from policies.rule import Finding
-from specs.drivers.existing import ExistingDriver
 
 LOCAL = False
 
 
 def check(stack: Stack) -> Iterator[Finding]:
     for each in stack.spec.clusters if stack.spec else ():
-        if not isinstance(each.driver, ExistingDriver):
-            yield Finding(says=f"cluster `{each.name}`: a front door of driver `{each.driver.kind}` speaks HTTP without TLS", about=each.name)
-        elif not each.driver.front_door.url.startswith("https://"):
-            yield Finding(says=f"cluster `{each.name}`: the front door is reached without TLS, got: `{each.driver.front_door.url}`", about=each.name)
+        if not each.driver.capabilities.front_door_tls:
+            yield Finding(says=f"cluster `{each.name}`: its front door, made by driver `{each.driver.kind}`, is reached without TLS", about=each.name)

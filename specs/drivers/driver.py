@@ -1,10 +1,80 @@
-"""Every driver that a stack file can name. A new driver is one module here, one in components/drivers, and a line in each list."""
+"""What a driver answers about its cluster from the stack file alone.
 
-from typing import Annotated
+The other half of a driver declares resources: components/drivers. Everything else asks these two and never compares kinds.
+docs/drivers.md says how to write one.
+"""
 
-from pydantic import Field
+from abc import abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Literal
 
-from specs.drivers.existing import ExistingDriver
-from specs.drivers.local import LocalDriver
+from specs.base import Problem, Spec
+from specs.gpu_pools import GpuPoolSpec, TaintSpec
+from specs.types import ControlPlaneName, InstallerName
 
-ClusterDriver = Annotated[LocalDriver | ExistingDriver, Field(discriminator="kind")]
+# The hub holds Karmada; members run models.
+Role = Literal["hub", "member"]
+
+# What can be broken in a cluster from outside it. Cases of a drill are made of these.
+Fault = Literal["kill", "freeze", "cut", "drain", "kill-gateway", "freeze-engine"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubeconfigFile:
+    """A kubeconfig in a file; a relative path starts at the folder of the stack file."""
+
+    path: str
+    field: str
+    """Field of the driver that names it, for errors."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class KubeconfigSecret:
+    """A kubeconfig in a secret of the stack's configuration."""
+
+    key: str
+    field: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Capabilities:
+    """Facts of one cluster that the rest of the program decides by. No field of a driver's nature has a default."""
+
+    owned: bool
+    """The program makes the cluster, and removes it when it leaves the stack file."""
+    on_this_machine: bool
+    """The processes of the cluster run on this machine, and commands may look at them."""
+    simulated_gpus: bool
+    """Pods on GPU nodes turn Ready and answer nothing."""
+    faults: frozenset[Fault]
+    """What a drill may break."""
+    external_authentication: bool
+    """The mesh configuration can name extension providers."""
+    front_door_tls: bool
+    """Callers reach the front door by TLS. Of no meaning for a hub."""
+    installers: Mapping[ControlPlaneName, InstallerName]
+    """How each control plane gets into the cluster."""
+    versions: Mapping[str, str | None] = field(default_factory=dict[str, str | None])
+    """Versions of what runs in the cluster, by the names of policies/compatibility.toml, as far as they are known."""
+
+
+class DriverSpec(Spec):
+    """Base of every driver's entry in a stack file. A subclass adds `kind: Literal[...]` and its own fields."""
+
+    @property
+    @abstractmethod
+    def capabilities(self) -> Capabilities: ...
+
+    @property
+    def kubeconfig_source(self) -> KubeconfigFile | KubeconfigSecret | None:
+        """Where the kubeconfig is found; None where the driver makes it."""
+        return None
+
+    def problems(self, role: Role, pools: tuple[GpuPoolSpec, ...]) -> Iterable[Problem]:  # noqa: ARG002  a driver that takes everything
+        """What the driver cannot do as declared. Paths start at the entry of the cluster."""
+        return ()
+
+    def taints(self, pool: GpuPoolSpec) -> tuple[TaintSpec, ...]:
+        """Taints on the nodes of a pool: those declared, and any that the driver adds."""
+        return pool.taints

@@ -1,10 +1,13 @@
 """The driver `existing`: a cluster that somebody else runs, known by its kubeconfig."""
 
+from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
-from specs.base import Spec, checked, refuse
+from specs.base import NOTHING, Problem, Spec, checked, refuse
+from specs.drivers.driver import Capabilities, DriverSpec, KubeconfigFile, KubeconfigSecret, Role
+from specs.gpu_pools import GpuPoolSpec
 from specs.types import Port, Url
 
 _ConfigKey = Annotated[str, *checked(r"[A-Za-z][-_A-Za-z0-9]*", 100, "must be the name of a key in the stack's configuration", "it is a key")]
@@ -35,8 +38,12 @@ class VersionsSpec(Spec):
     gpu_operator: str | None = None
 
 
-class ExistingDriver(Spec):
-    """A cluster that stands already, known by its kubeconfig. It is neither made nor removed."""
+class ExistingDriver(DriverSpec):
+    """A cluster that stands already, known by its kubeconfig. It is neither made nor removed.
+
+    As a member it needs `frontDoor` and `regionalGateway`. As the hub it has neither, and the kubeconfig leads to the API server
+    of Karmada, not to that of the cluster in which Karmada runs.
+    """
 
     kind: Literal["existing"]
     kubeconfig_path: str | None = None
@@ -45,10 +52,12 @@ class ExistingDriver(Spec):
     """Key of a Pulumi secret that holds the kubeconfig: `pulumi config set --secret fleet:<key>`."""
     context: str | None = None
     """Context to use; without it the kubeconfig's current one."""
-    front_door: FrontDoorAddress
-    regional_gateway: RegionalGatewayAddress
+    front_door: FrontDoorAddress | None = None
+    """Required for a member; a hub has none."""
+    regional_gateway: RegionalGatewayAddress | None = None
+    """Required for a member; a hub has none."""
     control_planes: Literal["provided"] = "provided"
-    """Who installs KServe and Istio. `provided`: they are there already; it is verified that they are."""
+    """Who installs KServe and Istio, or Karmada on a hub. `provided`: they are there already; it is verified that they are."""
     versions: VersionsSpec | None = None
 
     @model_validator(mode="after")
@@ -56,3 +65,29 @@ class ExistingDriver(Spec):
         if (self.kubeconfig_path is None) == (self.kubeconfig_secret is None):
             raise refuse("needs exactly one of `kubeconfigPath` and `kubeconfigSecret`")
         return self
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            owned=False,
+            on_this_machine=False,
+            simulated_gpus=False,
+            faults=frozenset(),
+            external_authentication=True,
+            front_door_tls=self.front_door is not None and self.front_door.url.startswith("https://"),
+            installers={"karmada": self.control_planes, "kserve": self.control_planes, "istio": self.control_planes},
+            versions=self.versions.model_dump(by_alias=True) if self.versions else {},
+        )
+
+    @property
+    def kubeconfig_source(self) -> KubeconfigFile | KubeconfigSecret:
+        if self.kubeconfig_secret is not None:
+            return KubeconfigSecret(key=self.kubeconfig_secret, field="kubeconfigSecret")
+        return KubeconfigFile(path=self.kubeconfig_path or "", field="kubeconfigPath")
+
+    def problems(self, role: Role, pools: tuple[GpuPoolSpec, ...]) -> Iterator[Problem]:  # noqa: ARG002  its pools are a statement, nothing is made
+        for name, value in (("frontDoor", self.front_door), ("regionalGateway", self.regional_gateway)):
+            if role == "member" and value is None:
+                yield Problem(("driver", name), "is required for a member", NOTHING, "its gateways are made by somebody else: say where they are reached")
+            if role == "hub" and value is not None:
+                yield Problem(("driver", name), "must not be set for the hub", value.model_dump(by_alias=True), "no request goes through the hub: leave it out")

@@ -2,10 +2,31 @@
 
 from typing import Literal
 
-from specs.base import Spec
+from specs.drivers.driver import Capabilities, DriverSpec, Fault
+from toolchain.pins import PINS
+
+_FAULTS: frozenset[Fault] = frozenset({"kill", "freeze", "cut", "drain", "kill-gateway", "freeze-engine"})
 
 
-class LocalDriver(Spec):
+class LocalDriver(DriverSpec):
     """A cluster of host processes on this machine, with simulated GPU nodes. Everything listens on loopback."""
 
     kind: Literal["local"]
+
+    @property
+    def capabilities(self) -> Capabilities:
+        return Capabilities(
+            owned=True,
+            on_this_machine=True,
+            simulated_gpus=True,
+            faults=_FAULTS,
+            external_authentication=False,
+            front_door_tls=False,
+            installers={"karmada": "host-processes", "kserve": "host-processes", "istio": "host-processes"},
+            versions={
+                "kubernetes": PINS.kubernetes,
+                "kserve": PINS.kserve,
+                "istio": PINS.istio,
+                **dict.fromkeys(("gatewayApi", "inferenceExtension", "gpuOperator"), "none"),
+            },
+        )

@@ -131,7 +131,7 @@ def test_the_driver_gets_what_it_reads(local: tuple[engine.Engine, dict[str, Any
     assert given["hub-cluster"]["role"] == "hub"
     assert given["us-west-gpu-pools-nodes"] == {
         "cluster": "us-west",
-        "pools": [{"name": "a100", "accelerator": "A100", "nodes": 4, "gpusPerNode": 8, "capacityType": "reserved"}],
+        "pools": [{"name": "a100", "accelerator": "A100", "nodes": 4, "gpusPerNode": 8, "capacityTypes": ["reserved"], "taints": []}],
         "cpuNode": True,
     }
     assert given["us-east-gateways-processes"] == {"cluster": "us-east", "region": "us-east", "zone": "us-east-1", "relay": True}
