@@ -205,7 +205,8 @@ class Fleet(pulumi.ComponentResource):
         before: list[pulumi.Resource],
         before_routes: list[pulumi.Resource],
     ) -> Model:
-        overrides = cluster_overrides(model, fleet.runtimes)
+        taints = {each.name: fleet.by_name[each.name].taints(model.accelerator_in(each.name).type) for each in model.placement.clusters}
+        overrides = cluster_overrides(model, fleet.runtimes, taints)
         if model.pack is not None:
             args = ModelArtifactArgs(directory=model.pack, source=model.source)
             artifact = ModelArtifact(f"{model.name}-artifact", args, pulumi.ResourceOptions(parent=self))

@@ -40,7 +40,8 @@ _SWITCHES = ("kill", "start", "freeze", "thaw", "stop")
 
 USAGE = f"""usage: fleet-driver NOUN apply|delete < SPEC.json     NOUN: {", ".join([*_MODULES, "control-plane"])}
        fleet-driver member join|unjoin < SPEC.json
-       fleet-driver cluster {"|".join(_SWITCHES)} NAME"""
+       fleet-driver cluster {"|".join(_SWITCHES)} NAME
+       fleet-driver gpu-pools unavailable|available CLUSTER POOL CAPACITY_TYPE"""
 
 
 def _module(noun: str, spec: Object) -> Any:
@@ -122,10 +123,27 @@ def switch(verb: str, name: str) -> None:
         getattr(cluster, verb)()
 
 
+def set_capacity(name: str, pool: str, capacity: str, *, available: bool) -> None:
+    """Simulates that a capacity type of a pool is unavailable, or available again. Its nodes follow."""
+    cluster = HostCluster(name)
+    wish = cluster.dir / "wishes" / "gpu-pools.json"
+    if not wish.exists():
+        raise ValueError(f"gpu-pools: no such cluster with GPU pools on this machine, got: `{name}`")
+    spec: Object = json.loads(wish.read_text())["spec"]
+    types = {each["name"]: each["capacityTypes"] for each in spec["pools"]}
+    if capacity not in types.get(pool, ()):
+        known = "; ".join(f"{each}: {', '.join(kinds)}" for each, kinds in types.items())
+        raise ValueError(f"gpu-pools: no such pool and capacity type in {name}, got: `{pool} {capacity}`; it has: {known}")
+    _module("gpu-pools", {}).set_available(cluster, pool, capacity, available=available)
+    print(json.dumps(apply("gpu-pools", spec)))
+
+
 def _run(arguments: list[str]) -> None:
     match arguments:
         case ["cluster", verb, name] if verb in _SWITCHES:
             switch(verb, name)
+        case ["gpu-pools", "available" | "unavailable" as verb, name, pool, capacity]:
+            set_capacity(name, pool, capacity, available=verb == "available")
         case ["member", "join" | "unjoin" as verb]:
             done: Handler = getattr(_module("member", {}), verb)
             print(json.dumps(done(json.load(sys.stdin))))

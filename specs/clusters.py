@@ -38,10 +38,6 @@ class ClusterSpec(Spec):
     protect: bool = False
     """Refuse to delete a cluster that this program makes, until this is taken out and applied."""
 
-    @property
-    def taints(self) -> dict[AcceleratorType, tuple[TaintSpec, ...]]:
-        """Taints on the GPU nodes of each accelerator, of all its pools together."""
-        found: dict[str, dict[TaintSpec, None]] = {}
-        for pool in self.gpu_pools:
-            found.setdefault(pool.accelerator, {}).update(dict.fromkeys(self.driver.taints(pool)))
-        return {accelerator: tuple(each) for accelerator, each in found.items()}
+    def taints(self, accelerator: AcceleratorType) -> tuple[TaintSpec, ...]:
+        """Taints on the nodes with this accelerator, of all pools together."""
+        return tuple(dict.fromkeys(taint for pool in self.gpu_pools if pool.accelerator == accelerator for taint in self.driver.taints(pool)))

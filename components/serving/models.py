@@ -6,7 +6,9 @@ on the members makes Deployments of them.
 
 import hashlib
 import json
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import pulumi
@@ -18,7 +20,7 @@ from components.serving.serving_runtimes import CPU_DTYPE, runtime_name
 from runtime_image import engine_guard
 from specs import labels
 from specs.accelerators import CPU
-from specs.gpu_pools import AcceleratorSpec
+from specs.gpu_pools import AcceleratorSpec, TaintSpec
 from specs.models import ModelSpec
 from specs.runtimes import RuntimeSpec, RuntimesSpec
 from specs.serving_arguments import rendered, shapes_answers
@@ -28,6 +30,10 @@ _WAIT_MARGIN_SECONDS = 120
 
 # KServe fetches these in a container of the pod. Images are pulled by the node, claims are there.
 _FETCHED = ("hf://", "s3://")
+
+
+# The taint that GPU nodes carry nearly everywhere, with any value or none: by GKE itself, elsewhere by habit.
+_GPU_TAINT = {"key": "nvidia.com/gpu", "effect": "NoSchedule"}
 
 
 def arguments(spec: ModelSpec, accelerator: AcceleratorSpec) -> list[str]:
@@ -60,6 +66,17 @@ def resources(runtime: RuntimeSpec, accelerator: AcceleratorSpec) -> dict[str, A
     return {"requests": amount, "limits": amount}
 
 
+def tolerations(taints: Iterable[TaintSpec]) -> list[dict[str, Any]]:
+    """Of pods on GPU nodes that carry `taints`."""
+    own = [each for each in taints if (each.key, each.effect) != (_GPU_TAINT["key"], _GPU_TAINT["effect"])]
+    return [{**_GPU_TAINT, "operator": "Exists"}, *map(_toleration, own)]
+
+
+def _toleration(taint: TaintSpec) -> dict[str, Any]:
+    matches = {"operator": "Equal", "value": taint.value} if taint.value else {"operator": "Exists"}
+    return {"key": taint.key, **matches, "effect": taint.effect}
+
+
 def _depends_on_accelerator(spec: ModelSpec, runtimes: RuntimesSpec, accelerator: AcceleratorSpec) -> dict[str, Any]:
     """Every field of the InferenceService that follows from the accelerator, by JSON pointer."""
     runtime = runtimes.for_accelerator(accelerator.type)
@@ -73,17 +90,26 @@ def _depends_on_accelerator(spec: ModelSpec, runtimes: RuntimesSpec, accelerator
     }
 
 
-def cluster_overrides(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, dict[str, Any]]:
-    """Fields that differ from the base object, for each cluster with an accelerator of its own."""
+def cluster_overrides(spec: ModelSpec, runtimes: RuntimesSpec, taints: Mapping[str, Sequence[TaintSpec]] = MappingProxyType({})) -> dict[str, dict[str, Any]]:
+    """Fields that differ from the base object, for each cluster with an accelerator of its own, or with more taints than usual.
+
+    `taints`: by cluster, those on the nodes of this model. They differ by cluster, so that a new cluster restarts no pod in others.
+    """
     base = _depends_on_accelerator(spec, runtimes, spec.accelerator)
     changes: dict[str, dict[str, Any]] = {}
     for each in spec.placement.clusters:
-        if each.accelerator is not None:
-            here = _depends_on_accelerator(spec, runtimes, each.accelerator)
-            different = {path: value for path, value in here.items() if value != base[path]}
-            if different:
-                changes[each.name] = different
+        here = base if each.accelerator is None else _depends_on_accelerator(spec, runtimes, each.accelerator)
+        different = {path: value for path, value in here.items() if value != base[path]}
+        if (tolerated := tolerations(taints.get(each.name, ()))) != tolerations(()):
+            different["/spec/predictor/tolerations"] = tolerated
+        if different:
+            changes[each.name] = different
     return changes
+
+
+def _on_gpus(spec: ModelSpec) -> bool:
+    """Whether a cluster serves the model on GPUs."""
+    return any(spec.accelerator_in(each.name).type != CPU for each in spec.placement.clusters)
 
 
 def wait_seconds(spec: ModelSpec, runtimes: RuntimesSpec) -> int:
@@ -132,6 +158,7 @@ def inference_service(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, Any]
                 "minReplicas": spec.replicas,
                 "maxReplicas": spec.replicas,
                 "nodeSelector": {labels.LABEL_ACCELERATOR: spec.accelerator.type},
+                **({"tolerations": tolerations(())} if _on_gpus(spec) else {}),
                 "terminationGracePeriodSeconds": runtime.grace_seconds,
                 "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": surge},
                 "model": model,

@@ -60,6 +60,7 @@ def test_the_service_of_a_model_as_a_whole(local: FleetSpec) -> None:
                 "minReplicas": 6,
                 "maxReplicas": 6,
                 "nodeSelector": {"inference-fleet.dev/accelerator": "H100"},
+                "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
                 "terminationGracePeriodSeconds": 60,
                 "deploymentStrategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
                 "model": {
