@@ -111,6 +111,7 @@ class Fleet(pulumi.ComponentResource):
         self.endpoints = pulumi.Output.from_input(
             {
                 "frontDoors": {name: door.front_door_url for name, door in doors.items()},
+                "regionalGateways": {name: _regional_url(door) for name, door in doors.items()},
                 "models": {model.name: _model_endpoint(model, doors) for model in spec.models},
                 "authentication": callers.output(spec.front_doors.authentication),
             }
@@ -242,9 +243,15 @@ def _model_endpoint(model: ModelSpec, doors: Mapping[str, Door]) -> dict[str, An
     return {"openaiBaseUrl": url, "clusters": [each.name for each in model.placement.clusters]}
 
 
+def _regional_url(door: Door) -> pulumi.Output[str]:
+    """Where the regional gateway of a cluster is reached: commands measure with it what the front door adds."""
+    return pulumi.Output.all(door.address, door.port).apply(lambda at: f"http://{f'[{at[0]}]' if ':' in at[0] else at[0]}:{int(at[1])}")
+
+
 def _cluster_output(spec: ClusterSpec) -> dict[str, Any]:
     pools = [{"name": pool.name, "accelerator": pool.accelerator, "nodes": pool.most_nodes, "gpus": pool.gpus} for pool in spec.gpu_pools]
-    return {"region": spec.region, "zone": spec.zone or "", "driver": spec.driver.kind, "gpuPools": pools}
+    simulated = spec.driver.capabilities.simulated_gpus
+    return {"region": spec.region, "zone": spec.zone or "", "driver": spec.driver.kind, "simulatedGpus": simulated, "gpuPools": pools}
 
 
 def _placement_output(model: ModelSpec) -> dict[str, Any]:

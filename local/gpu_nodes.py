@@ -85,7 +85,7 @@ def set_available(cluster: HostCluster, pool: str, capacity: str, *, available: 
 def _capacity_type(cluster: HostCluster, pool: Object, away: list[str]) -> str | None:
     """The first of the pool's capacity types that is available. None where no type is: then the pool has no nodes."""
     # A pending change that an older version wrote for a cluster that was down has one type.
-    kinds: list[str] = pool.get("capacityTypes") or [pool["capacityType"]]
+    kinds: list[str] = pool["capacityTypes"]
     chosen = next((each for each in kinds if each not in away), None)
     if chosen != kinds[0]:
         instead = f"`{chosen}` nodes instead of `{kinds[0]}`" if chosen else "no nodes"

@@ -66,7 +66,8 @@ class GpuPoolSpec(Spec):
     min_nodes: Annotated[int, Field(ge=0)] | None = None
     max_nodes: Annotated[int, Field(ge=1)] | None = None
     capacity_types: Annotated[tuple[CapacityType, ...], Field(min_length=1)] = ("on-demand",)
-    """How nodes are bought: the first that is available. `reserved` is paid already, `spot` may be taken away."""
+    """How nodes are bought, in order: the first that is available. `reserved` is paid already, `spot` may be taken away. The plan
+    counts and prices the first."""
     taints: tuple[TaintSpec, ...] = ()
     """Taints on its nodes, beyond those that the driver adds. Models on GPUs tolerate `nvidia.com/gpu` in any case."""
 

@@ -19,7 +19,7 @@ def standing(spare: Fleet) -> Fleet:
     """A cluster with GPU nodes, KServe and Istio, of which the fleet under test knows nothing."""
     place = {"cluster": _NAME, "region": _NAME, "zone": ""}
     spare.driver("cluster", "apply", stdin=json.dumps({"name": _NAME, "role": "member", "region": _NAME, "zone": ""}))
-    spare.driver("gpu-pools", "apply", stdin=json.dumps({**place, "pools": [{**_POOL, "capacityType": "on-demand"}], "cpuNode": False}))
+    spare.driver("gpu-pools", "apply", stdin=json.dumps({**place, "pools": [{**_POOL, "capacityTypes": ["on-demand"], "taints": []}], "cpuNode": False}))
     for plane in ("kserve", "istio"):
         spare.driver("control-plane", "apply", stdin=json.dumps({"cluster": _NAME, "controlPlane": plane, "settings": {}}))
     return spare

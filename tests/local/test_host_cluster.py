@@ -17,6 +17,7 @@ from local import gpu_nodes, kubernetes, processes
 from local.down import CELL, of_fleet
 from local.host_cluster import HostCluster, PortError, UnitError, all_clusters
 from local.units import HttpReady, TcpReady, Unit
+from specs.labels import LABEL_CAPACITY_TYPE
 from tests.conftest import wait_until
 from toolchain import paths
 
@@ -344,12 +345,14 @@ def test_what_the_supervisor_starts_is_found_by_the_mark_of_the_whole_fleet(clus
 
 # A real cluster
 
+_TAINT = {"key": "nvidia.com/gpu", "value": "present", "effect": "NoSchedule"}
+
 
 def test_a_real_member_keeps_its_objects_over_a_kill_and_simulated_pods_have_no_address(state: Path) -> None:
     member = HostCluster("member")
     spec = {"name": member.name, "role": "member", "region": "us-east", "zone": "us-east-1"}
     made = kubernetes.apply(spec)
-    gpus = {"name": "h100", "accelerator": "H100", "nodes": 2, "gpusPerNode": 8, "capacityType": "reserved"}
+    gpus = {"name": "h100", "accelerator": "H100", "nodes": 2, "gpusPerNode": 8, "capacityTypes": ["reserved", "spot"], "taints": [_TAINT]}
     assert gpu_nodes.apply({"cluster": member.name, "pools": [gpus], "cpuNode": False}) == {"nodes": 2, "gpus": 16}
     with Kube.from_kubeconfig(made["kubeconfig"]) as api:
         api.wait(lambda: api.find("v1", "ServiceAccount", "default", "default"), 30, "the service account `default`")
@@ -370,7 +373,15 @@ def test_a_real_member_keeps_its_objects_over_a_kill_and_simulated_pods_have_no_
         assert {pod["metadata"]["uid"] for pod in again} == uids
         # The pool shrinks: its node goes, the other stays.
         assert gpu_nodes.apply({"cluster": member.name, "pools": [{**gpus, "nodes": 1}], "cpuNode": False}) == {"nodes": 1, "gpus": 8}
-        assert [node["metadata"]["name"] for node in api.list("v1", "Node")] == ["member-h100-0"]
+        (node,) = api.list("v1", "Node")
+        assert node["metadata"]["name"] == "member-h100-0"
+        assert node["spec"]["taints"] == [_TAINT]
+        # Its capacity is taken away: the next type in order.
+        gpu_nodes.set_available(member, "h100", "reserved", available=False)
+        gpu_nodes.apply({"cluster": member.name, "pools": [{**gpus, "nodes": 1, "taints": []}], "cpuNode": False})
+        (node,) = api.list("v1", "Node")
+        assert node["metadata"]["labels"][LABEL_CAPACITY_TYPE] == "spot"
+        assert "taints" not in node["spec"]
     assert kubernetes.apply(spec) == made
     kubernetes.delete(spec)
     assert not processes.find(of_fleet(state))
@@ -400,7 +411,7 @@ def _deployment(name: str, *, replicas: int, gpus: int) -> Object:
         "spec": {
             "replicas": replicas,
             "selector": {"matchLabels": labels},
-            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container]}},
+            "template": {"metadata": {"labels": labels}, "spec": {"containers": [container], "tolerations": [{"key": _TAINT["key"], "operator": "Exists"}]}},
         },
     }
 

@@ -35,6 +35,7 @@ def test_outputs_are_the_contract(local: tuple[engine.Engine, dict[str, Any]]) -
         "region": "us-west",
         "zone": "us-west-1",
         "driver": "local",
+        "simulatedGpus": True,
         "gpuPools": [{"name": "a100", "accelerator": "A100", "nodes": 4, "gpus": 32}],
     }
     assert outputs["placements"]["llama-3-70b"] == {
@@ -288,6 +289,8 @@ def test_an_existing_cluster_is_joined_and_otherwise_left_alone() -> None:
     assert [each["create"] for name, each in declared.commands().items() if name.startswith("west")] == ["fleet-driver member join"]
     assert outputs["endpoints"]["frontDoors"]["west"] == "https://llm.west.example.com"
     assert outputs["clusters"]["west"]["driver"] == "existing"
+    assert outputs["clusters"]["west"]["simulatedGpus"] is False
+    assert outputs["endpoints"]["regionalGateways"]["west"] == "http://192.0.2.1:8443"
     (entry,) = declared.of_kind("ServiceEntry")
     assert entry.inputs["spec"]["endpoints"][1] == {
         "address": "192.0.2.1",

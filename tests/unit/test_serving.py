@@ -17,6 +17,7 @@ from specs import labels, runtimes
 from specs.base import SpecError
 from specs.failover import RequestFailoverSpec
 from specs.fleet import FleetSpec
+from specs.gpu_pools import TaintSpec
 from specs.models import ModelSpec
 from tests.unit import fleets
 
@@ -102,9 +103,50 @@ def test_a_cluster_without_gpus_gets_the_cpu_runtime_wholly() -> None:
     assert "nvidia.com/gpu" not in change["/spec/predictor/model/resources"]["limits"]
 
 
+TAINTED = (
+    TaintSpec(key="dedicated", value="inference"),
+    TaintSpec(key="example.com/gpu", effect="NoExecute"),
+    TaintSpec(key="nvidia.com/gpu", value="present"),
+)
+USUAL = {"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}
+
+
+def test_a_cluster_with_tainted_gpu_nodes_gets_tolerations_of_its_own() -> None:
+    raw = fleets.small()
+    raw["clusters"][1]["gpuPools"][0]["taints"] = [each.model_dump() for each in TAINTED]
+    fleet = parse_fleet(raw)
+    taints = {each.name: each.taints("H100") for each in fleet.clusters}
+    # The other cluster's pods keep what they have: a change there would restart them.
+    assert models.cluster_overrides(fleet.models[0], fleet.runtimes, taints) == {
+        "west": {
+            "/spec/predictor/tolerations": [
+                USUAL,
+                {"key": "dedicated", "operator": "Equal", "value": "inference", "effect": "NoSchedule"},
+                {"key": "example.com/gpu", "operator": "Exists", "effect": "NoExecute"},
+            ]
+        }
+    }
+
+
+def test_taints_of_pools_with_other_gpus_are_not_tolerated() -> None:
+    raw = fleets.small()
+    raw["clusters"][1]["gpuPools"].append({"name": "l4", "accelerator": "L4", "gpusPerNode": 1, "nodes": 1, "taints": [{"key": "dedicated"}]})
+    west = parse_fleet(raw).clusters[1]
+    assert west.taints("H100") == ()
+    assert west.taints("L4") == (TaintSpec(key="dedicated"),)
+
+
+def test_tolerations_of_a_model_that_is_on_gpus_in_one_cluster_only_have_a_field_to_replace() -> None:
+    clusters = [{"name": "east"}, {"name": "west", "accelerator": {"type": "H100"}}]
+    fleet, model = parsed(accelerator={"type": "cpu"}, placement={"clusters": clusters})
+    assert models.inference_service(model, fleet.runtimes)["spec"]["predictor"]["tolerations"] == [USUAL]
+    assert "/spec/predictor/tolerations" in models.cluster_overrides(model, fleet.runtimes, {"west": TAINTED})["west"]
+
+
 def test_a_model_on_cpu_asks_for_no_gpu_and_for_its_node(local: FleetSpec) -> None:
     predictor = models.inference_service(local.models[0], local.runtimes)["spec"]["predictor"]
     assert predictor["nodeSelector"] == {labels.LABEL_ACCELERATOR: "cpu"}
+    assert "tolerations" not in predictor
     assert predictor["model"]["runtime"] == "vllm-cpu"
     assert predictor["model"]["resources"]["limits"] == {"cpu": "500m", "memory": "2Gi"}
     assert predictor["model"]["args"] == ["--max-model-len=1024", "--max-num-seqs=8", "--kv-cache-memory-bytes=67108864", "--enforce-eager"]

@@ -94,6 +94,19 @@ def test_a_kubeconfig_file_is_found_beside_the_stack_file(tmp_path: Path) -> Non
     assert "clusters[1].driver.kubeconfigPath: cannot be read (No such file or directory), got: `wets.kubeconfig`" in text
 
 
+def test_the_kubeconfig_of_an_existing_hub_is_found_like_that_of_a_member() -> None:
+    raw = {**fleets.small(), "hub": {"name": "control", "driver": {"kind": "existing", "kubeconfigSecret": "karmada"}}}
+    assert set(load(raw, secrets={"karmada": "very secret"}).kubeconfigs) == {"control"}
+    assert "hub.driver.kubeconfigSecret: no such secret in the stack's configuration, got: `karmada`" in refused(raw)
+
+
+def test_a_kubeconfig_file_that_is_no_text_is_told_by_its_field(tmp_path: Path) -> None:
+    (tmp_path / "west.kubeconfig").write_bytes(b"\xff\xfe")
+    assert "clusters[1].driver.kubeconfigPath: is not valid UTF-8, got: `west.kubeconfig`" in refused(
+        existing(kubeconfigPath="west.kubeconfig"), folder=tmp_path
+    )
+
+
 def test_the_program_needs_the_driver_on_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(pulumi.RunError, match='eval "\\$\\(make -s env\\)"'):

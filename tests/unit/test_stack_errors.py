@@ -145,6 +145,12 @@ CASES = {
     "CPU pool": Case(put(*POOL, "accelerator", value="cpu"), "clusters[0].gpuPools[0].accelerator", "must be a known GPU type", "cpu"),
     "CPU replica of two": Case(put(*MODEL, "accelerator", value={"type": "cpu", "count": 2}), "models[0].accelerator", "`count` must be 1 on `cpu`"),
     "unknown capacity type": Case(put(*POOL, "capacityTypes", value=["spott"]), "clusters[0].gpuPools[0].capacityTypes[0]", "must be one of", "spott"),
+    "taint without a key": Case(
+        put(*POOL, "taints", value=[{"key": "nvidia.com/"}]), "clusters[0].gpuPools[0].taints[0].key", "must be a key such as", "nvidia.com/"
+    ),
+    "unknown effect of a taint": Case(
+        put(*POOL, "taints", value=[{"key": "gpu", "effect": "NoRun"}]), "clusters[0].gpuPools[0].taints[0].effect", "must be one of", "NoRun"
+    ),
     "pool without size": Case(drop(*POOL, "nodes"), "clusters[0].gpuPools[0]", "needs either `nodes`, or `minNodes` and `maxNodes`"),
     "pool with two sizes": Case(put(*POOL, "maxNodes", value=3), "clusters[0].gpuPools[0]", "must not have both `nodes` and bounds"),
     "pool bounds crossed": Case(
@@ -167,6 +173,15 @@ CASES = {
         put("clusters", 0, "driver", value=_existing(kubeconfigSecret="kubeconfig-east")),
         "clusters[0].driver",
         "needs exactly one of `kubeconfigPath` and `kubeconfigSecret`",
+    ),
+    "member without a regional gateway": Case(
+        put("clusters", 0, "driver", value={key: value for key, value in _existing().items() if key != "regionalGateway"}),
+        "clusters[0].driver.regionalGateway",
+        "is required for a member",
+        hint="its gateways are made by somebody else: say where they are reached",
+    ),
+    "hub with a front door": Case(
+        put("hub", "driver", value=_existing()), "hub.driver.frontDoor", "must not be set for the hub", hint="no request goes through the hub: leave it out"
     ),
     "front door without scheme": Case(
         put("clusters", 0, "driver", value=_existing(frontDoor={"url": "llm.example.com"})),
