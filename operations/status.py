@@ -122,11 +122,11 @@ class FleetState:
     clusters: dict[str, ClusterState]
 
     def answering(self) -> list[str]:
-        """Models that a server stands behind. On a local cluster GPUs are simulated, and their models answer 503."""
+        """Models that a server stands behind. Where GPUs are simulated, their models answer 503."""
 
         def real(cluster: str, model: str) -> bool:
             state = self.clusters[cluster].models.get(model)
-            return state is not None and (state.accelerator == "cpu" or self.outputs["clusters"][cluster]["driver"] != "local")
+            return state is not None and (state.accelerator == "cpu" or not self.outputs["clusters"][cluster]["simulatedGpus"])
 
         return [model for model, placement in self.outputs.get("placements", {}).items() if any(real(cluster, model) for cluster in placement)]
 

@@ -135,7 +135,7 @@ class Ground:
 
 def lay(fleet: FleetSpec) -> Ground:
     """Raises FleetError where no two local regions run."""
-    local = [each for each in fleet.clusters if each.driver.kind == "local"]
+    local = [each for each in fleet.clusters if each.driver.capabilities.on_this_machine]
     if len({each.region for each in local}) < 2:
         raise FleetError("a way between doors needs a local fleet of two regions", hint="use the stack `local`")
     own, other = local[0], next(each for each in local if each.region != local[0].region)

@@ -15,15 +15,12 @@ import httpx
 from components.serving import models
 from core.errors import FleetError
 from core.machine import here
-from local.gateways import ADDRESS
-from local.gateways import REGIONAL_GATEWAY as REGIONAL_GATEWAY_PORT
 from local.host_cluster import HostCluster
 from operations.bench import engine
 from operations.bench.result import FRONT_DOOR, REGIONAL_GATEWAY, BenchLoad, Machine, Objectives, Serving
 from operations.token import headers
 from planning.division import division
 from specs.accelerators import CPU
-from specs.drivers.existing import ExistingDriver
 from specs.fleet import FleetSpec
 from specs.models import ModelSpec
 from toolchain import paths
@@ -154,7 +151,7 @@ def _served(model: ModelSpec, fleet: FleetSpec) -> tuple[str, ...]:
     replicas = division(model.placement, model.replicas)
 
     def real(cluster: str) -> bool:
-        return model.accelerator_in(cluster).type == CPU or fleet.by_name[cluster].driver.kind != "local"
+        return model.accelerator_in(cluster).type == CPU or not fleet.by_name[cluster].driver.capabilities.simulated_gpus
 
     return tuple(each for each in model.placement.order if replicas[each] > 0 and real(each))
 
@@ -188,29 +185,23 @@ def endpoints(plan: Plan, outputs: Mapping[str, Any]) -> list[Endpoint]:
     if model.name not in found["models"]:
         raise FleetError(f"{model.name} is declared and not deployed yet", hint="make up")
     doors: Mapping[str, str] = found["frontDoors"]
+    # Not there where an older version made the last update.
+    regional: Mapping[str, str] = found.get("regionalGateways", {})
     # The door that callers are given, unless others are named.
     own = str(found["models"][model.name]["openaiBaseUrl"])
     first = next((name for name, url in doors.items() if own.startswith(f"{url.rstrip('/')}/")), model.placement.order[0])
     wanted = chosen or (first,)
     direct = [each for each in plan.serving if not chosen or each in chosen]
     for name in dict.fromkeys([*wanted, *direct]):
-        if name not in doors:
+        if name not in doors or name not in regional:
             raise FleetError(f"{name} is declared and not deployed yet", hint="make up")
-        if fleet.by_name[name].driver.kind == "local" and not HostCluster(name).alive():
+        if fleet.by_name[name].driver.capabilities.on_this_machine and not HostCluster(name).alive():
             raise FleetError(f"{name} is not running", hint="make up starts it")
 
     def at(kind: Literal["front door", "regional gateway"], name: str, url: str) -> Endpoint:
         return Endpoint(kind=kind, cluster=name, region=fleet.by_name[name].region, url=f"{url.rstrip('/')}/{model.name}")
 
-    return [*(at(FRONT_DOOR, each, doors[each]) for each in wanted), *(at(REGIONAL_GATEWAY, each, _regional(fleet, each)) for each in direct)]
-
-
-def _regional(fleet: FleetSpec, name: str) -> str:
-    driver = fleet.by_name[name].driver
-    if isinstance(driver, ExistingDriver):
-        gateway = driver.regional_gateway
-        return f"http://{f'[{gateway.address}]' if ':' in gateway.address else gateway.address}:{gateway.port}"
-    return f"http://{ADDRESS}:{HostCluster(name).port(REGIONAL_GATEWAY_PORT)}"
+    return [*(at(FRONT_DOOR, each, doors[each]) for each in wanted), *(at(REGIONAL_GATEWAY, each, regional[each]) for each in direct)]
 
 
 def check_answers(model: str, asked: Sequence[Endpoint], token: str) -> None:

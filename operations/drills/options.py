@@ -43,7 +43,7 @@ def check_options(options: Options) -> None:
 
 def allow(options: Options, fleet: FleetSpec) -> None:
     """Only a fleet that is wholly on this machine may be broken without being asked. Raises FleetError."""
-    others = [each.name for each in fleet.clusters if not supported(each.driver)]
+    others = [each.name for each in fleet.clusters if not each.driver.capabilities.on_this_machine]
     if not others:
         return
     what = f"stack `{options.stack}` is not on this machine alone: {', '.join(others)}"

@@ -10,7 +10,7 @@ from local.host_cluster import HostCluster
 from operations.drills import preflight
 from operations.drills.case import Case, Doors, Harm, Options, Plan
 from operations.drills.cases import CASES
-from operations.drills.faults import mock_engine, supported
+from operations.drills.faults import mock_engine
 from planning import failover_budget, failover_time
 from planning.division import division
 from planning.failover_time import retry_attempts
@@ -50,7 +50,7 @@ def resolve(options: Options, fleet: FleetSpec, outputs: Mapping[str, Any]) -> P
 
 def _simulated(model: ModelSpec, fleet: FleetSpec) -> bool:
     """Its GPUs are simulated: no server stands behind it."""
-    return model.accelerator.type != CPU and all(supported(fleet.by_name[each].driver) for each in model.placement.weights)
+    return model.accelerator.type != CPU and all(fleet.by_name[each].driver.capabilities.simulated_gpus for each in model.placement.weights)
 
 
 def _answering(options: Options, case: Case, model: ModelSpec, fleet: FleetSpec) -> tuple[bool, tuple[str, ...]]:
@@ -64,7 +64,7 @@ def _answering(options: Options, case: Case, model: ModelSpec, fleet: FleetSpec)
         )
     if any(each.name in (mock_engine.DECLARED, mock_engine.PUBLISHED) for each in fleet.models):
         raise FleetError(f"the stack has a model that is named as a mock engine: `{mock_engine.DECLARED}`", hint="give it another name")
-    if not all(supported(each.driver) for each in fleet.clusters):
+    if not all(each.driver.capabilities.on_this_machine for each in fleet.clusters):
         raise FleetError("mock engines are processes of local clusters; this stack has others", hint="leave out --mock-engine")
     if options.mock_engine:
         return True, ("Mock engines answer in place of the model, behind the same gateways.",)
@@ -170,7 +170,7 @@ def objectives(model: ModelSpec) -> dict[str, float]:
 
 def members(plan: Plan) -> tuple[HostCluster, ...]:
     """Every cluster with a front door whose processes are on this machine."""
-    return tuple(HostCluster(name) for name in plan.urls if supported(plan.fleet.by_name[name].driver))
+    return tuple(HostCluster(name) for name in plan.urls if plan.fleet.by_name[name].driver.capabilities.on_this_machine)
 
 
 def harmed(plan: Plan) -> str:

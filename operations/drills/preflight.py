@@ -7,7 +7,6 @@ import httpx
 from core.errors import FleetError
 from local.host_cluster import all_clusters
 from operations.drills.case import Plan, shortest
-from operations.drills.faults import supported
 from operations.status import FleetState
 from operations.token import headers
 
@@ -34,7 +33,7 @@ def _check_length(plan: Plan) -> None:
 def _check_running(plan: Plan) -> None:
     running = {each.name for each in all_clusters() if each.alive()}
     for name in plan.urls:
-        if supported(plan.fleet.by_name[name].driver) and name not in running:
+        if plan.fleet.by_name[name].driver.capabilities.on_this_machine and name not in running:
             raise FleetError(f"{name} is not running", hint="make up starts it")
     if plan.case.needs_hub and plan.fleet.hub.name not in running:
         raise FleetError(f"{plan.case.name}: the hub is not running on this machine", hint="make up starts a local one")

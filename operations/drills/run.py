@@ -21,7 +21,7 @@ from local.host_cluster import HostCluster
 from operations import status
 from operations.drills import mocks, preflight
 from operations.drills.case import TAIL_S, Harm, Live, Plan, Say, timing
-from operations.drills.faults import make, mock_engine, supported
+from operations.drills.faults import make, mock_engine
 from operations.drills.faults.fault import Scene
 from operations.drills.faults.journal import Journal
 from operations.drills.load import TIMEOUT_S, Clock, Load, Record
@@ -54,7 +54,7 @@ def settle(outputs: Mapping[str, Any], say: Say) -> None:
 def drill(plan: Plan, outputs: Mapping[str, Any], number: int, say: Say) -> list[DrillResult]:
     """One run of one case: a result for each load. Raises FleetError, and FaultError where something could not be undone."""
     journal = Journal()
-    if all(supported(each.driver) for each in plan.fleet.clusters):
+    if all(each.driver.capabilities.on_this_machine for each in plan.fleet.clusters):
         settle(outputs, say)
     preflight.check_state(plan, status.gather(dict(outputs)))
     machine = str(here())

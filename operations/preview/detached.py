@@ -93,11 +93,14 @@ def _write(folder: Path, stack: str, spec: Mapping[str, Any]) -> None:
     file = folder / "stacks" / f"Pulumi.{stack}.yaml"
     written: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
     held = copy.deepcopy(dict(spec))
-    for cluster in held.get("clusters") or []:
-        driver = cluster.get("driver") if isinstance(cluster, dict) else None
-        if isinstance(driver, dict) and driver.get("kind") == "existing" and ("kubeconfigSecret" in driver) != ("kubeconfigPath" in driver):
+    # The file may be wrong in any way: what does not look like a kubeconfig's place is left for the parser to refuse.
+    for cluster in (held.get("hub"), *(held.get("clusters") or ())):
+        if not isinstance(cluster, dict):
+            continue
+        driver = cluster.get("driver")
+        if isinstance(driver, dict) and ("kubeconfigSecret" in driver) != ("kubeconfigPath" in driver):
             driver.pop("kubeconfigSecret", None)
-            driver["kubeconfigPath"] = _PLACEHOLDER.format(cluster=cluster.get("name"))
+            driver["kubeconfigPath"] = _PLACEHOLDER.format(cluster=cluster.get("name", "hub"))
             (folder / "stacks" / driver["kubeconfigPath"]).write_text(_kubeconfig(driver.get("context") or "placeholder"), encoding="utf-8")
     file.write_text(yaml.safe_dump({**written, "config": {"fleet:spec": held}}, sort_keys=False), encoding="utf-8")
 

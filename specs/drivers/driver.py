@@ -16,8 +16,8 @@ from specs.types import ControlPlaneName, InstallerName
 # The hub holds Karmada; members run models.
 Role = Literal["hub", "member"]
 
-# What can be broken in a cluster from outside it. Cases of a drill are made of these.
-Fault = Literal["kill", "freeze", "cut", "drain", "kill-gateway", "freeze-engine"]
+# How a drill breaks a cluster: one module each in operations/drills/faults says which faults it makes.
+FaultMaker = Literal["host-processes"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,8 +47,8 @@ class Capabilities:
     """The processes of the cluster run on this machine, and commands may look at them."""
     simulated_gpus: bool
     """Pods on GPU nodes turn Ready and answer nothing."""
-    faults: frozenset[Fault]
-    """What a drill may break."""
+    faults: FaultMaker | None
+    """How a drill breaks it; None where it is out of reach."""
     external_authentication: bool
     """The mesh configuration can name extension providers."""
     front_door_tls: bool

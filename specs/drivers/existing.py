@@ -72,7 +72,7 @@ class ExistingDriver(DriverSpec):
             owned=False,
             on_this_machine=False,
             simulated_gpus=False,
-            faults=frozenset(),
+            faults=None,
             external_authentication=True,
             front_door_tls=self.front_door is not None and self.front_door.url.startswith("https://"),
             installers={"karmada": self.control_planes, "kserve": self.control_planes, "istio": self.control_planes},

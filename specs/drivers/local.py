@@ -2,10 +2,8 @@
 
 from typing import Literal
 
-from specs.drivers.driver import Capabilities, DriverSpec, Fault
+from specs.drivers.driver import Capabilities, DriverSpec
 from toolchain.pins import PINS
-
-_FAULTS: frozenset[Fault] = frozenset({"kill", "freeze", "cut", "drain", "kill-gateway", "freeze-engine"})
 
 
 class LocalDriver(DriverSpec):
@@ -19,7 +17,7 @@ class LocalDriver(DriverSpec):
             owned=True,
             on_this_machine=True,
             simulated_gpus=True,
-            faults=_FAULTS,
+            faults="host-processes",
             external_authentication=False,
             front_door_tls=False,
             installers={"karmada": "host-processes", "kserve": "host-processes", "istio": "host-processes"},

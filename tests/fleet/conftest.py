@@ -150,10 +150,10 @@ class Fleet:
     def kube(self, cluster: str) -> Kube:
         return Kube.from_kubeconfig(self.state / "clusters" / cluster / "kubeconfig")
 
-    def door(self, cluster: str) -> str:
-        """URL of a cluster's front door, also while the cluster is dead."""
+    def door(self, cluster: str, gateway: str = "front-door") -> str:
+        """URL of a cluster's front door, or of its regional gateway; also while the cluster is dead."""
         ports: Object = yaml.safe_load((self.state / "clusters" / cluster / "ports.json").read_text())["ports"]
-        return f"http://127.0.0.1:{ports['front-door']}"
+        return f"http://127.0.0.1:{ports[gateway]}"
 
     def ask(self, cluster: str, model: str = "tiny-chat", timeout: float = 30) -> httpx.Response:
         """One short chat completion through a front door."""

@@ -65,6 +65,7 @@ def test_outputs_are_as_promised(fleet: Fleet) -> None:
     doors = {name: fleet.door(name) for name in ("us-east", "us-west", "eu-west")}
     assert outputs["endpoints"] == {
         "frontDoors": doors,
+        "regionalGateways": {name: fleet.door(name, "regional-gateway") for name in doors},
         "models": {
             "tiny-chat": {"openaiBaseUrl": f"{doors['us-east']}/tiny-chat/v1", "clusters": ["us-east", "us-west"]},
             "llama-3-70b": {"openaiBaseUrl": f"{doors['us-east']}/llama-3-70b/v1", "clusters": ["us-east", "us-west", "eu-west"]},
@@ -76,6 +77,7 @@ def test_outputs_are_as_promised(fleet: Fleet) -> None:
         "region": "us-east",
         "zone": "us-east-1",
         "driver": "local",
+        "simulatedGpus": True,
         "gpuPools": [
             {"name": "h100", "accelerator": "H100", "nodes": 3, "gpus": 24},
             {"name": "l40s", "accelerator": "L40S", "nodes": 2, "gpus": 8},

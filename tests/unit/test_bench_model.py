@@ -37,7 +37,9 @@ REAL: dict[str, Any] = json.loads(Path(__file__).with_name("bench_result.json").
 
 LOCAL = next(each for each in fleets.stack_files() if each.name == "Pulumi.local.yaml")
 DOORS = {name: f"http://127.0.0.1:{port}" for port, name in enumerate(("us-east", "us-west", "eu-west"), start=20000)}
-OUTPUTS: dict[str, Any] = {"endpoints": {"frontDoors": DOORS, "models": {"tiny-chat": {"openaiBaseUrl": f"{DOORS['us-west']}/tiny-chat/v1"}}}}
+REGIONAL = {name: f"http://127.0.0.1:{port}" for port, name in enumerate(("us-east", "us-west", "eu-west"), start=21000)}
+MODELS = {"tiny-chat": {"openaiBaseUrl": f"{DOORS['us-west']}/tiny-chat/v1"}}
+OUTPUTS: dict[str, Any] = {"endpoints": {"frontDoors": DOORS, "regionalGateways": REGIONAL, "models": MODELS}}
 LOAD = BenchLoad(requests=20, rate=4.0, concurrency=None, input_tokens=64, output_tokens=16, warmups=2, seed=100)
 NONE = Objectives()
 
@@ -97,9 +99,6 @@ class Running:
 
     def alive(self) -> bool:
         return True
-
-    def port(self, purpose: str) -> int:
-        return {"us-east": 21000, "us-west": 21001, "eu-west": 21002}[self.name]
 
 
 class TestCommandLine:
@@ -163,9 +162,15 @@ class TestChoices:
     def test_a_named_cluster_that_does_not_serve_the_model_has_a_front_door_only(self) -> None:
         assert [name for name, _ in self.asked("eu-west", "us-east")] == ["front door eu-west", "front door us-east", "regional gateway us-east"]
 
-    def test_a_gateway_elsewhere_is_asked_at_its_declared_address(self) -> None:
-        plan = laid(existing, clusters=("us-west",))
-        assert endpoints(plan, OUTPUTS)[-1].url == "http://10.0.0.1:80/tiny-chat"
+    def test_a_gateway_elsewhere_is_asked_at_its_address_and_no_process_is_looked_at(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(Running, "alive", lambda _: False)
+        outputs = {"endpoints": {**OUTPUTS["endpoints"], "regionalGateways": {**REGIONAL, "us-west": "http://10.0.0.1:80"}}}
+        assert endpoints(laid(existing, clusters=("us-west",)), outputs)[-1].url == "http://10.0.0.1:80/tiny-chat"
+
+    def test_outputs_of_an_older_version_want_an_update_first(self) -> None:
+        outputs = {"endpoints": {key: value for key, value in OUTPUTS["endpoints"].items() if key != "regionalGateways"}}
+        with pytest.raises(FleetError, match="us-west is declared and not deployed yet"):
+            endpoints(laid(), outputs)
 
     def test_a_model_on_gpus_elsewhere_is_real_and_the_simulated_ones_are_left_out(self) -> None:
         assert lay(options(model="llama-3-70b", input_tokens=1), fleet(existing)).serving == ("us-west",)

@@ -61,6 +61,10 @@ def _is_kind(node: ast.expr) -> bool:
             return True
         case ast.Subscript(slice=ast.Constant(value="driver")):
             return True
+        case ast.Subscript(slice=ast.Constant(value="kind"), value=ast.Name(id="driver")):
+            return True
+        case ast.Call(func=ast.Attribute(attr="get", value=ast.Name(id="driver")), args=[ast.Constant(value="kind"), *_]):
+            return True
         case _:
             return False
 
@@ -74,6 +78,8 @@ def _is_kind(node: ast.expr) -> bool:
         "make = {'local': 1}[cluster.driver.kind]",
         "make = {'local': 1}.get(driver.kind)",
         "real = outputs['clusters'][name]['driver'] != 'local'",
+        "if driver.get('kind') == 'existing': ...",
+        "if driver['kind'] == 'existing': ...",
         "from specs.drivers.local import LocalDriver",
         "from specs.drivers import existing",
         "import components.drivers.local",
@@ -122,7 +128,7 @@ class RackDriver(DriverSpec):
             owned=True,
             on_this_machine=False,
             simulated_gpus=False,
-            faults=frozenset({"kill"}),
+            faults=None,
             external_authentication=True,
             front_door_tls=True,
             installers={"karmada": "provided", "kserve": "provided", "istio": "provided"},
