@@ -71,6 +71,7 @@ class _Member:
 class Fleet(pulumi.ComponentResource):
     """Everything one stack declares. The attributes are the stack's outputs."""
 
+    hub: dict[str, str]
     endpoints: pulumi.Output[dict[str, Any]]
     clusters: dict[str, Any]
     placements: dict[str, Any]
@@ -108,6 +109,8 @@ class Fleet(pulumi.ComponentResource):
                 _tell_choice(chosen[model.name], served)
         self._tell(plan)
 
+        # `kubeconfigs` holds hub and members alike; this says which is the hub.
+        self.hub = {"name": spec.hub.name}
         self.endpoints = pulumi.Output.from_input(
             {
                 "frontDoors": {name: door.front_door_url for name, door in doors.items()},
@@ -130,6 +133,7 @@ class Fleet(pulumi.ComponentResource):
     def outputs(self) -> dict[str, pulumi.Input[Any]]:
         """The stack's outputs, by name."""
         return {
+            "hub": self.hub,
             "endpoints": self.endpoints,
             "clusters": self.clusters,
             "placements": self.placements,

@@ -19,6 +19,9 @@ from kube import kubeconfig
 
 FIELD_MANAGER = "inference-fleet"
 
+# Patches that say what the object shall be. A JSON patch says what to do: sent twice, it may add an entry twice.
+_REPEATABLE_PATCHES = ("application/apply-patch+yaml", "application/merge-patch+json", "application/strategic-merge-patch+json")
+
 Object = dict[str, Any]
 Objects = list[Object]
 T = TypeVar("T")
@@ -85,6 +88,13 @@ def _error_of(response: httpx.Response) -> ApiError:
         return ApiError(response.status_code, "", response.text.strip()[:500] or response.reason_phrase)
 
 
+def _repeatable(method: str, params: dict[str, Any], headers: dict[str, str]) -> bool:
+    """Whether a request that may have been carried out can be sent again: it then ends as if it had been sent once."""
+    if params.get("dryRun") == "All" or method in ("GET", "HEAD", "PUT", "DELETE"):
+        return True
+    return method == "PATCH" and headers.get("Content-Type") in _REPEATABLE_PATCHES
+
+
 class Kube:
     """One API server. Safe to share between threads."""
 
@@ -131,14 +141,16 @@ class Kube:
     ) -> httpx.Response:
         """One request. Raises ApiError for a status of 400 and above, Unreachable when there is no answer.
 
-        A connection that the server closed while it idled is tried once more: nothing was processed on it.
+        A connection that breaks before the answer is tried once more if the request may run twice: the server may have carried
+        it out. Most such breaks are idle connections that the server closed.
         """
         extra: Object = {} if timeout is None else {"timeout": timeout}
-        for attempt in (1, 2):
+        attempts = 2 if _repeatable(method, params or {}, headers or {}) else 1
+        for attempt in range(1, attempts + 1):
             try:
                 response = self._http.request(method, path, json=json, params=params, headers=headers, **extra)
             except httpx.RemoteProtocolError as error:
-                if attempt == 1:
+                if attempt < attempts:
                     continue
                 raise Unreachable(f"{self.server} cut the connection: {error}") from None
             except (httpx.HTTPError, OSError) as error:

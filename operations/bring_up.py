@@ -16,7 +16,7 @@ from core.progress import Progress
 from kube.client import Kube
 from local import rebalance
 from local.host_cluster import all_clusters
-from operations import left_behind, status, stuck_works
+from operations import hub, left_behind, status, stuck_works
 from operations import token as tokens
 from operations.drills.faults.errors import FaultError
 from operations.drills.faults.journal import heal_left_over
@@ -57,10 +57,10 @@ def _refill(outputs: dict[str, Any], progress: Progress) -> None:
 
 
 def _tidy(outputs: dict[str, Any], progress: Progress) -> None:
-    with Kube.from_kubeconfig(outputs["kubeconfigs"]["hub"]) as hub:
-        for each in stuck_works.release(hub):
+    with Kube.from_kubeconfig(hub.kubeconfig(outputs)) as control:
+        for each in stuck_works.release(control):
             progress.say(f"  {each} is there, and the hub took it for refused: looked at anew")
-    for each in left_behind.find(outputs["kubeconfigs"], remove=True):
+    for each in left_behind.find({**hub.member_kubeconfigs(outputs), "hub": hub.kubeconfig(outputs)}, remove=True):
         progress.say(f"  {each} is declared no more and was left behind there: deleted")
 
 

@@ -11,6 +11,7 @@ from kube.client import ApiError, Kube, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from local.host_cluster import HostCluster
 from specs.labels import LABEL_ACCELERATOR, LABEL_MODEL, NAMESPACE_MODELS
+from operations import hub
 
 _TIMEOUT_S = 2.0
 
@@ -156,11 +157,11 @@ class FleetState:
 
 
 def gather(outputs: dict[str, Any]) -> FleetState:
-    kubeconfigs: dict[str, str] = outputs.get("kubeconfigs", {})
+    hub_kubeconfig, of_members = hub.kubeconfig(outputs), hub.member_kubeconfigs(outputs)
     with ThreadPoolExecutor(max_workers=16) as pool:
-        hub = pool.submit(hub_state, kubeconfigs["hub"])
-        members = [pool.submit(cluster_state, name, text) for name, text in kubeconfigs.items() if name != "hub"]
-        return FleetState(outputs, hub.result(), {state.name: state for state in (member.result() for member in members)})
+        asked = pool.submit(hub_state, hub_kubeconfig)
+        members = [pool.submit(cluster_state, name, text) for name, text in of_members.items()]
+        return FleetState(outputs, asked.result(), {state.name: state for state in (member.result() for member in members)})
 
 
 def table(rows: list[tuple[str, ...]]) -> str:
@@ -172,7 +173,8 @@ def render(state: FleetState) -> str:
     """The tables that `fleet status` prints."""
     declared: dict[str, Any] = state.outputs.get("clusters", {})
     clusters: list[tuple[str, ...]] = [("CLUSTER", "REGION", "DRIVER", "KUBERNETES", "JOINED", "GPUS", "CONTROL PLANES", "NOTE")]
-    clusters.append(("hub", "-", "-", state.hub.version or "-", "-", "-", control_planes("hub") or "-", state.hub.error))
+    control = hub.name(state.outputs)
+    clusters.append((control, "-", "-", state.hub.version or "-", "-", "-", control_planes(control) or "-", state.hub.error))
     for name, facts in declared.items():
         cluster = state.clusters.get(name, ClusterState(name, error="no kubeconfig in the outputs"))
         joined = {True: "Ready", False: "NotReady", None: "-"}[state.hub.members.get(name)]

@@ -61,7 +61,7 @@ def test_pulumi_itself_finds_nothing_to_do(fleet: Fleet) -> None:
 
 def test_outputs_are_as_promised(fleet: Fleet) -> None:
     outputs = fleet.outputs
-    assert set(outputs) == {"endpoints", "clusters", "placements", "failover", "runtimeImage", "plan", "kubeconfigs"}
+    assert set(outputs) == {"hub", "endpoints", "clusters", "placements", "failover", "runtimeImage", "plan", "kubeconfigs"}
     doors = {name: fleet.door(name) for name in ("us-east", "us-west", "eu-west")}
     assert outputs["endpoints"] == {
         "frontDoors": doors,

@@ -27,7 +27,7 @@ def local() -> tuple[engine.Engine, dict[str, Any]]:
 def test_outputs_are_the_contract(local: tuple[engine.Engine, dict[str, Any]]) -> None:
     _, outputs = local
     doors = outputs["endpoints"]["frontDoors"]
-    assert set(outputs) == {"endpoints", "clusters", "placements", "failover", "runtimeImage", "plan", "kubeconfigs"}
+    assert set(outputs) == {"hub", "endpoints", "clusters", "placements", "failover", "runtimeImage", "plan", "kubeconfigs"}
     assert set(outputs["failover"]) == set(outputs["placements"])
     assert set(doors) == {"us-east", "us-west", "eu-west"}
     assert outputs["endpoints"]["models"]["tiny-chat"] == {"openaiBaseUrl": f"{doors['us-east']}/tiny-chat/v1", "clusters": ["us-east", "us-west"]}

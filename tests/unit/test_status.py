@@ -1,0 +1,65 @@
+"""`fleet status` of a fleet whose hub has a name of its own."""
+
+from typing import Any
+
+import pytest
+
+from core.errors import FleetError
+from operations import hub, status
+from operations.status import ClusterState, HubState
+from tests.unit import fleets
+from tests.unit.test_fleet import declare
+
+CLUSTERS = {"east": {"region": "us-east", "driver": "local"}}
+
+
+def outputs(name: str) -> dict[str, Any]:
+    return {"hub": {"name": name}, "clusters": CLUSTERS, "placements": {}, "kubeconfigs": {name: "of the hub", "east": "of east"}}
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
+    """The kubeconfigs with which the hub and the members were asked."""
+    seen: dict[str, list[str]] = {"hub": [], "members": []}
+
+    def hub_state(kubeconfig: str) -> HubState:
+        seen["hub"].append(kubeconfig)
+        return HubState("v1.2", {"east": True})
+
+    def cluster_state(name: str, kubeconfig: str) -> ClusterState:
+        seen["members"].append(kubeconfig)
+        return ClusterState(name, "v1.3")
+
+    monkeypatch.setattr(status, "hub_state", hub_state)
+    monkeypatch.setattr(status, "cluster_state", cluster_state)
+    return seen
+
+
+@pytest.mark.parametrize("name", ["hub", "control"])
+def test_the_hub_is_found_by_the_name_that_the_stack_gave_it(asked: dict[str, list[str]], name: str) -> None:
+    state = status.gather(outputs(name))
+    assert asked == {"hub": ["of the hub"], "members": ["of east"]}
+    assert list(state.clusters) == ["east"]
+    lines = [line.split() for line in status.render(state).splitlines()]
+    assert [name, "-", "-", "v1.2", "-", "-", "-"] in lines
+    assert ["east", "us-east", "local", "v1.3", "Ready", "0", "-"] in lines
+
+
+def test_a_stack_last_updated_before_the_outputs_named_the_hub_is_read(asked: dict[str, list[str]]) -> None:
+    before = outputs("hub")
+    del before["hub"]
+    assert list(status.gather(before).clusters) == ["east"]
+    assert asked["hub"] == ["of the hub"]
+
+
+def test_outputs_without_the_hubs_kubeconfig_are_an_error_and_no_traceback() -> None:
+    with pytest.raises(FleetError, match=r"kubeconfigs\.control: missing"):
+        status.gather({"hub": {"name": "control"}, "kubeconfigs": {}})
+
+
+def test_the_program_says_which_cluster_is_the_hub() -> None:
+    raw = fleets.small()
+    raw["hub"]["name"] = "control"
+    _, declared = declare(raw)
+    assert hub.name(declared) == "control"
+    assert set(hub.member_kubeconfigs(declared)) == {"east", "west"}
