@@ -16,7 +16,7 @@ setup: ## the Python environment and every pinned tool, nothing started
 up: setup ## set up everything and run the fleet of STACK (default: local)
 	@$(FLEET) up -s $(STACK)
 
-down: ## stop every process and remove every file that `make up` made
+down: ## stop and remove what runs on this machine; the state of other stacks is left alone
 	@$(PYTHON) -m local.down
 
 status: ## clusters, control planes, models, replicas, endpoints
@@ -25,9 +25,9 @@ status: ## clusters, control planes, models, replicas, endpoints
 outputs: ## the stack outputs as JSON
 	@$(FLEET) outputs -s $(STACK)
 
-env: ## settings for a shell: eval "$$(make -s env)"
+env: ## settings for a shell: eval "$$(make -s env)"; with STACK=local its backend and kubeconfig too
 	@$(PYTHON) -m toolchain.bootstrap >&2
-	@.venv/bin/python -m toolchain.env
+	@.venv/bin/python -m toolchain.env $(if $(filter file,$(origin STACK)),,$(STACK))
 
 test: setup lint test-unit test-integration test-fleet ## everything that must pass
 

@@ -4,11 +4,12 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 
 import httpx
+from pulumi import automation
 
 from core.errors import FleetError
 from core.exclusive import exclusive
@@ -21,6 +22,7 @@ from operations import token as tokens
 from operations.drills.faults.errors import FaultError
 from operations.drills.faults.journal import heal_left_over
 from operations.stack import in_clear, run_up, select
+from operations.stack_file import runs_here
 from toolchain import paths
 
 # How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
@@ -108,20 +110,33 @@ def _try_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple
     raise FleetError("no model answers a completion through its front door:\n" + "\n".join(refusals))
 
 
-def up(stack_name: str, token: str, stages: Path | None) -> None:
-    """`stages`: where seconds per stage are written as JSON."""
+def _selected(name: str, progress: Progress) -> automation.Stack:
+    """The stack, with its clusters on this machine running. A stack that has none here leaves them to the stack that has."""
+    if not runs_here(name):
+        return select(name)
+    # First: a drill may have put the stack's own state away. What needs a cluster that is down is mended below.
+    with suppress(FaultError):
+        heal_left_over(progress.say)
+    stack = select(name)
+    _claim(name)
+    with progress.stage("local clusters"):
+        _revive(progress)
+        heal_left_over(progress.say)
+    return stack
+
+
+def _alone(name: str) -> AbstractContextManager[None]:
+    """One command at a time changes this machine's clusters. For others the lock of the stack in its backend is enough."""
+    return exclusive(paths.STATE / "up.lock", "fleet up") if runs_here(name) else nullcontext()
+
+
+def up(stack_name: str, token: str, stages: Path | None, *, break_lock: bool = False) -> None:
+    """`stages`: where seconds per stage are written as JSON. `break_lock`: cancels another's update of this stack."""
     progress = Progress()
-    with exclusive(paths.STATE / "up.lock", "fleet up"):
-        # First: a drill may have put the stack's own state away. What needs a cluster that is down is mended below.
-        with suppress(FaultError):
-            heal_left_over(progress.say)
-        stack = select(stack_name)
-        _claim(stack_name)
-        with progress.stage("local clusters"):
-            _revive(progress)
-            heal_left_over(progress.say)
+    with _alone(stack_name):
+        stack = _selected(stack_name, progress)
         with progress.stage(f"pulumi up -s {stack_name}"):
-            _, changes = run_up(stack, progress)
+            _, changes = run_up(stack, progress, break_lock=break_lock)
             outputs = in_clear(stack.outputs())
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):

@@ -10,6 +10,9 @@ from specs.base import SpecError, dates_as_text
 from specs.fleet import FleetEntry, FleetSpec
 from toolchain import paths
 
+# Kinds of drivers whose clusters are processes of this machine.
+_ON_THIS_MACHINE = ("local",)
+
 FOLDER = paths.REPO / "stacks"
 
 
@@ -34,6 +37,24 @@ def stacks(folder: Path = FOLDER) -> list[str]:
 def name_of(file: str) -> str:
     """The stack of a file `Pulumi.<stack>.yaml`. A stack may have dots in its name."""
     return file.removeprefix("Pulumi.").removesuffix(".yaml")
+
+
+def runs_here(stack: str) -> bool:
+    """Whether any cluster of the stack runs on this machine, so that its state folder and `make down` concern it.
+
+    Read from the text of the file: asked before an update, which tells every error of it. An unreadable file counts as if.
+    """
+    try:
+        raw = read_spec(path(stack))
+    except FleetError:
+        return True
+    entries: list[Any] = [raw.get("hub"), *_list(raw.get("clusters"))]
+    drivers = [cast(dict[str, Any], each).get("driver") for each in entries if isinstance(each, dict)]
+    return any(isinstance(each, dict) and cast(dict[str, Any], each).get("kind") in _ON_THIS_MACHINE for each in drivers)
+
+
+def _list(value: Any) -> list[Any]:
+    return cast(list[Any], value) if isinstance(value, list) else []
 
 
 def read_fleet(stack: str) -> FleetSpec:

@@ -7,7 +7,9 @@ import pulumi
 from components.drivers.commands import require_driver
 from components.fleet import Fleet, FleetArgs
 from stacks.config import load
+from stacks.state import require_own_backend
 
+require_own_backend(pulumi.get_stack())
 config = load(Path(__file__).parent)
 require_driver()
 fleet = Fleet("fleet", FleetArgs(spec=config.spec, choices=config.choices, kubeconfigs=config.kubeconfigs))

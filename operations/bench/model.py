@@ -42,7 +42,7 @@ def bench(arguments: argparse.Namespace) -> None:
     ground.check_options(options)
     # A wrong name is told also where nothing runs.
     plan = ground.lay(options, read_fleet(options.stack))
-    require_backend()
+    require_backend(options.stack)
     tokenizer = ground.tokenizer_of(options, plan.model)
     progress = Progress()
     # What an interrupted drill left would be measured too, and so would one that runs.

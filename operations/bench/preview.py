@@ -14,6 +14,7 @@ import yaml
 from core.errors import FleetError
 from operations.status import table
 from toolchain import env, paths, tools
+from toolchain.backend import BACKEND_URL
 
 SIZES = ((50, 20), (100, 40))
 _REPLICAS = 3
@@ -63,10 +64,8 @@ def _preview(clusters: int, models: int) -> dict[str, Any]:
         project = (paths.REPO / "Pulumi.yaml").read_text().replace("virtualenv: .venv", f"virtualenv: {paths.REPO / '.venv'}")
         (Path(folder) / "Pulumi.yaml").write_text(project)
         (Path(folder) / "stacks" / "Pulumi.scale.yaml").write_text(yaml.safe_dump({"config": {"fleet:spec": fleet(clusters, models)}}))
-        passphrase = Path(folder) / "passphrase"
-        passphrase.write_text("scale")
-        backend = {"PULUMI_BACKEND_URL": f"file://{folder}", "PULUMI_CONFIG_PASSPHRASE_FILE": str(passphrase)}
-        environment = {**os.environ, **env.variables(), **backend}
+        backend = {BACKEND_URL: f"file://{folder}", "PULUMI_CONFIG_PASSPHRASE": "scale"}
+        environment = {**os.environ, **env.tooling(), **backend}
 
         def pulumi(*arguments: str) -> str:
             command = [str(tools.path("pulumi")), *arguments, "--non-interactive"]

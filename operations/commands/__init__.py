@@ -6,6 +6,7 @@ of a second to import, and `fleet --help` needs none of them.
 
 from operations.commands import (
     bench,
+    down,
     drain,
     drill,
     image,
@@ -25,6 +26,7 @@ from operations.commands.options import Command
 # In the order of `fleet --help`.
 COMMANDS: tuple[Command, ...] = (
     up,
+    down,
     status,
     outputs,
     logs,

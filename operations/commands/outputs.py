@@ -16,6 +16,6 @@ def run(arguments: argparse.Namespace) -> None:
     """Secrets stay masked: this is for eyes and for pipes. `pulumi stack output --show-secrets` shows them."""
     from operations.stack import deployed, require_backend
 
-    require_backend()
+    require_backend(arguments.stack)
     masked = {key: "[secret]" if value.secret else value.value for key, value in deployed(arguments.stack).items()}
     print(json.dumps(masked, indent=2))

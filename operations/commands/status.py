@@ -15,5 +15,5 @@ def run(arguments: argparse.Namespace) -> None:
     from operations import status
     from operations.stack import deployed, in_clear, require_backend
 
-    require_backend()
+    require_backend(arguments.stack)
     print(status.render(status.gather(in_clear(deployed(arguments.stack)))))

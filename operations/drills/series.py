@@ -57,7 +57,7 @@ def drill(arguments: argparse.Namespace) -> None:
     allow(options, fleet)
     # A drill that was cut off may have put the backend away.
     if not Journal().steps():
-        require_backend()
+        require_backend(options.stack)
     progress = Progress()
     results: list[DrillResult] = []
     broken: list[str] = []

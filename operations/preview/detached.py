@@ -24,6 +24,7 @@ from pulumi.automation import events
 from operations.preview.result import Preview, Violation
 from policies.pack import COST_CHANGE, DEPLOYED_COST, FILES, NOTED
 from toolchain import env, paths
+from toolchain.backend import BACKEND_URL
 
 _PLACEHOLDER = "placeholder.{cluster}.kubeconfig"
 # The engine's marks for colours in texts of policies.
@@ -38,13 +39,11 @@ class Project:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self._stacks: dict[str, automation.Stack] = {}
-        env.prepare()
-        os.environ.update(env.variables())
+        os.environ.update(env.tooling())
         # Not the clone itself: making a stack writes to its file.
         shutil.copytree(paths.REPO / "stacks", folder / "stacks", ignore=shutil.ignore_patterns("Pulumi.*.yaml", "examples", "__pycache__"))
         description = (paths.REPO / "Pulumi.yaml").read_text(encoding="utf-8").replace("virtualenv: .venv", f"virtualenv: {paths.REPO / '.venv'}")
         (folder / "Pulumi.yaml").write_text(description, encoding="utf-8")
-        (folder / "passphrase").write_text("preview", encoding="utf-8")
 
     def preview(self, stack: str, spec: Mapping[str, Any], deployed_cost: float | None = None) -> Preview:
         """What the stack with this `fleet:spec` declares, and what the policies say of it.
@@ -76,8 +75,9 @@ class Project:
 
     def _stack(self, name: str) -> automation.Stack:
         if name not in self._stacks:
-            backend = {"PULUMI_BACKEND_URL": f"file://{self.folder}", "PULUMI_CONFIG_PASSPHRASE_FILE": str(self.folder / "passphrase")}
-            options = automation.LocalWorkspaceOptions(work_dir=str(self.folder), env_vars={**env.variables(), **backend})
+            # Before any that the caller has for a stack of theirs.
+            backend = {BACKEND_URL: f"file://{self.folder}", "PULUMI_CONFIG_PASSPHRASE": "preview"}
+            options = automation.LocalWorkspaceOptions(work_dir=str(self.folder), env_vars={**env.tooling(), **backend})
             self._stacks[name] = automation.create_stack(stack_name=name, work_dir=str(self.folder), opts=options)
         return self._stacks[name]
 

@@ -86,9 +86,9 @@ class Fleet:
 
     @cached_property
     def shell_environment(self) -> dict[str, str]:
-        """The same after `eval "$(make -s env)"`."""
+        """The same after `eval "$(make -s env STACK=local)"`."""
         exports = subprocess.run(
-            [sys.executable, "-m", "toolchain.env"], env=self.environment, cwd=paths.REPO, check=True, capture_output=True, text=True
+            [sys.executable, "-m", "toolchain.env", "local"], env=self.environment, cwd=paths.REPO, check=True, capture_output=True, text=True
         ).stdout
         pairs = [shlex.split(line)[1].split("=", 1) for line in exports.splitlines()]
         return {**self.environment, **dict(pairs)}

@@ -9,14 +9,18 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.fleet.conftest import BROKEN_STACK, BROKEN_STACK_FILE, STACK_FILE, Fleet
+from tests.fleet.conftest import BROKEN_STACK, BROKEN_STACK_FILE, FOLDER, STACK_FILE, Fleet
 
 # Long enough for a busy machine: the first cluster's processes come some ten seconds after the start.
 _FIRST_PROCESSES_S = 90.0
 
 
 def test_a_wrong_stack_file_is_told_at_once_and_starts_nothing(spare: Fleet) -> None:
+    own = FOLDER / "own-backend"
+    own.mkdir(exist_ok=True)
+    spare.environment.update(PULUMI_BACKEND_URL=f"file://{own}", PULUMI_CONFIG_PASSPHRASE="a word of our own")
     document: dict[str, Any] = yaml.safe_load(STACK_FILE.read_text())
+    del document["encryptionsalt"]
     spec = document["config"]["fleet:spec"]
     spec["models"][0]["placement"]["clusters"][1]["name"] = "us-wset"
     spec["models"][1]["accelerator"]["count"] = 3
@@ -33,6 +37,20 @@ def test_a_wrong_stack_file_is_told_at_once_and_starts_nothing(spare: Fleet) -> 
     assert "unhandled" not in refused.err
     assert not (spare.state / "clusters").exists()
     assert not spare.processes()
+    # The stack is known where the user said, and nowhere else.
+    assert [file.stem for file in (own / ".pulumi" / "stacks").rglob("*.json")] == [BROKEN_STACK]
+    assert not (spare.state / "pulumi").exists()
+
+
+def test_a_stack_without_a_backend_of_its_own_is_refused_with_the_two_commands(spare: Fleet) -> None:
+    BROKEN_STACK_FILE.write_text(STACK_FILE.read_text())
+    spare.environment.update(PULUMI_CREDENTIALS_PATH=str(FOLDER / "nobody"))
+    for command in ("up", "status"):
+        refused = spare.fleet(command, "-s", BROKEN_STACK, check=False)
+        assert refused.code == 1
+        assert refused.err.startswith(f"error: stack `{BROKEN_STACK}`: no backend is chosen"), refused.text
+        assert "pulumi login" in refused.err
+        assert f"pulumi stack init {BROKEN_STACK} --secrets-provider=" in refused.err
 
 
 def test_a_stack_without_a_file_is_refused_with_those_that_there_are(spare: Fleet) -> None:

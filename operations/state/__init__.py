@@ -1,0 +1,1 @@
+"""Where a stack's state lies, how it is encrypted, and who holds it: docs/state.md."""
