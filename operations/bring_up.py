@@ -37,7 +37,7 @@ def _revive(progress: Progress) -> None:
     for cluster in sorted(all_clusters(), key=lambda each: each.describe()["role"] != "hub"):
         if not cluster.alive():
             progress.say(f"  {cluster.name}: not running; restarted")
-            subprocess.run([sys.executable, "-m", "local.driver", "cluster", "start", cluster.name], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run([sys.executable, "-m", "operations.driver", "cluster", "start", cluster.name], check=True, stdout=subprocess.DEVNULL)
 
 
 def _claim(stack: str) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 from kube.client import ApiError, Kube, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from local.host_cluster import HostCluster
-from specs.labels import LABEL_ACCELERATOR, LABEL_MODEL, NAMESPACE_MODELS
 from operations import hub
+from specs.labels import LABEL_ACCELERATOR, LABEL_MODEL, NAMESPACE_MODELS
 
 _TIMEOUT_S = 2.0
 

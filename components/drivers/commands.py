@@ -2,7 +2,7 @@
 
 Everything that is done to a member directly goes through it; what the members hold alike goes through the hub. The script
 is idempotent, skips a cluster that is known and away with a line on stderr, and applies what was skipped on its return.
-It is not part of this package: see local/driver.py.
+It is not part of this package: see operations/driver.py.
 """
 
 import json

@@ -81,7 +81,7 @@ def _secrets(fleet: Fleet) -> dict[str, bytes]:
 def test_secrets_stand_in_no_log_and_in_no_state_of_pulumi(fleet: Fleet, first_up: Ran) -> None:
     clusters = fleet.state / "clusters"
     files = [path for path in (fleet.state / "pulumi").rglob("*") if path.is_file()]
-    for pattern in ("*/logs/*", "*/pods/**/*.log", "*/wishes/*", "*/units/*", "*/run/*"):
+    for pattern in ("*/logs/*", "*/pods/**/*.log", "*/desired/*", "*/units/*", "*/run/*"):
         files += clusters.glob(pattern)
     texts = {str(path.relative_to(fleet.state)): path.read_bytes() for path in files if path.is_file()}
     assert any("pulumi" in name and name.endswith(".json") for name in texts)

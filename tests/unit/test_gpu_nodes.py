@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from local import driver, gpu_nodes
+from local import desired_state, gpu_nodes
 from local.host_cluster import HostCluster
 from specs.labels import LABEL_CAPACITY_TYPE, LABEL_POOL
 from toolchain import paths
@@ -102,18 +102,18 @@ def test_without_any_capacity_a_pool_has_no_nodes(api: Api) -> None:
 
 def test_a_command_takes_capacity_away_and_the_nodes_follow(api: Api, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr(HostCluster, "alive", lambda _: True)
-    driver.apply("gpu-pools", {"cluster": "east", "pools": [POOL], "cpuNode": False})
-    driver.set_capacity("east", "h100", "reserved", available=False)
+    desired_state.apply("gpu-pools", {"cluster": "east", "pools": [POOL], "cpuNode": False})
+    desired_state.set_capacity("east", "h100", "reserved", available=False)
     assert set(api.kinds().values()) == {"spot"}
     assert json.loads(capsys.readouterr().out) == {"nodes": 2, "gpus": 16}
     # The program's next update changes nothing about it.
-    driver.apply("gpu-pools", {"cluster": "east", "pools": [{**POOL, "nodes": 3}], "cpuNode": False})
+    desired_state.apply("gpu-pools", {"cluster": "east", "pools": [{**POOL, "nodes": 3}], "cpuNode": False})
     assert len(api.nodes) == 3
     assert set(api.kinds().values()) == {"spot"}
     with pytest.raises(ValueError, match="no such pool and capacity type in east, got: `h100 on-demand`; it has: h100: reserved, spot"):
-        driver.set_capacity("east", "h100", "on-demand", available=False)
+        desired_state.set_capacity("east", "h100", "on-demand", available=False)
     with pytest.raises(ValueError, match="no such cluster with GPU pools on this machine, got: `west`"):
-        driver.set_capacity("west", "h100", "spot", available=False)
+        desired_state.set_capacity("west", "h100", "spot", available=False)
 
 
 def test_nodes_carry_the_taints_of_their_pool_beside_those_of_kubernetes(api: Api) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from local.driver import USAGE
 from operations import cli
+from operations.driver import USAGE
 from toolchain import paths
 
 DOCS = paths.REPO / "docs"

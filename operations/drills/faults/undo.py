@@ -5,18 +5,18 @@ Every undo can be repeated. It returns what it did, or an empty text where there
 
 import contextlib
 import json
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from core.errors import FleetError
+from local import desired_state
 from local.gateways import REGIONAL_GATEWAY
-from local.host_cluster import HostCluster
+from local.host_cluster import HostCluster, PortError
 from local.units import Unit
 from operations.drills.faults import gateway_admin, mock_engine
 from operations.drills.faults.errors import FaultError, Step
-from toolchain import paths
+from toolchain.tools import ToolError
 
 _READY_S = 60.0
 
@@ -27,9 +27,10 @@ def _start(step: Step) -> str:
         return ""
     begun = time.monotonic()
     # As a person does it: with all that follows from a return.
-    done = subprocess.run([sys.executable, "-m", "local.driver", "cluster", "start", cluster.name], cwd=paths.REPO, capture_output=True, text=True, check=False)
-    if done.returncode:
-        raise FaultError(done.stderr.strip()[-500:])
+    try:
+        desired_state.start(cluster)
+    except (PortError, ToolError, FleetError, ValueError) as error:
+        raise FaultError(str(error)) from None
     return f"{cluster.name} started again, {time.monotonic() - begun:.0f} s"
 
 
