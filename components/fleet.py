@@ -12,8 +12,8 @@ import pulumi
 from pulumi_kubernetes import Provider
 from pulumi_kubernetes.core.v1 import Namespace
 
+from components.control_planes import verification
 from components.control_planes.control_plane import ControlPlane, ControlPlaneArgs, installer_for
-from components.control_planes.karmada import karmada_settings
 from components.drivers import driver_of
 from components.drivers.cluster import Cluster
 from components.drivers.driver import ClusterArgs, Door, MemberArgs
@@ -49,6 +49,8 @@ class FleetArgs:
     choices: tuple[Choice, ...] = ()
     # Kubeconfig of each cluster whose driver does not make one, by name; the hub's among them.
     kubeconfigs: Mapping[str, pulumi.Input[str]] = field(default_factory=dict[str, pulumi.Input[str]])
+    # Of the cluster in which Karmada's own processes run, where it is another one and known.
+    host_kubeconfig: pulumi.Input[str] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,8 +85,8 @@ class Fleet(pulumi.ComponentResource):
     def __init__(self, name: str, args: FleetArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:fleet:Fleet", name, None, opts)
         spec = args.spec
-        hub = self._hub(spec, args.kubeconfigs.get(spec.hub.name))
-        members = [self._member(each, hub, args.kubeconfigs.get(each.name), relay=spec.failover.streams.relay) for each in spec.clusters]
+        hub = self._hub(spec, args.kubeconfigs.get(spec.hub.name), args.host_kubeconfig)
+        members = [self._member(each, spec, hub, args.kubeconfigs.get(each.name)) for each in spec.clusters]
         doors = {each.spec.name: each.door for each in members}
 
         ready = [each for member in members for each in member.ready]
@@ -143,13 +145,19 @@ class Fleet(pulumi.ComponentResource):
             "kubeconfigs": self.kubeconfigs,
         }
 
-    def _hub(self, spec: FleetSpec, kubeconfig: pulumi.Input[str] | None) -> _Hub:
+    def _hub(self, spec: FleetSpec, kubeconfig: pulumi.Input[str] | None, host_kubeconfig: pulumi.Input[str] | None) -> _Hub:
         name = spec.hub.name
         child = pulumi.ResourceOptions(parent=self)
         driver = driver_of(spec.hub.driver)
         cluster = Cluster(name, driver, ClusterArgs(name=name, role="hub", kubeconfig=kubeconfig, protect=spec.hub.protect), child)
-        settings = karmada_settings(spec.failover.capacity)
-        args = ControlPlaneArgs(cluster=name, control_plane="karmada", kubeconfig=cluster.kubeconfig, owner=cluster.owner, settings=settings)
+        args = ControlPlaneArgs(
+            cluster=name,
+            control_plane="karmada",
+            kubeconfig=cluster.kubeconfig,
+            owner=cluster.owner,
+            settings=verification.karmada_settings(spec),
+            verification=verification.of_hub(spec, host_kubeconfig),
+        )
         karmada = ControlPlane(f"{name}-karmada", args, installer_for(spec.hub.driver, "karmada"), child)
         # With members that stay, objects are deleted one by one, so that Karmada takes them off those members.
         all_go = all(each.driver.capabilities.owned for each in spec.clusters)
@@ -172,7 +180,7 @@ class Fleet(pulumi.ComponentResource):
         metadata = labels.metadata(name, component="fleet", extra={labels.SKIP_AUTO_PROPAGATION: "true"})
         return Namespace(f"namespace-{name}", metadata={"name": metadata["name"], "labels": metadata["labels"]}, opts=opts)
 
-    def _member(self, spec: ClusterSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None, *, relay: bool) -> _Member:
+    def _member(self, spec: ClusterSpec, fleet: FleetSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None) -> _Member:
         name = spec.name
         child = pulumi.ResourceOptions(parent=self)
         driver = driver_of(spec.driver)
@@ -181,7 +189,9 @@ class Fleet(pulumi.ComponentResource):
         planes = {
             plane: ControlPlane(
                 f"{name}-{plane}",
-                ControlPlaneArgs(cluster=name, control_plane=plane, kubeconfig=cluster.kubeconfig, owner=cluster.owner),
+                ControlPlaneArgs(
+                    cluster=name, control_plane=plane, kubeconfig=cluster.kubeconfig, owner=cluster.owner, verification=verification.of_member(fleet)
+                ),
                 installer_for(spec.driver, plane),
                 child,
             )
@@ -195,7 +205,7 @@ class Fleet(pulumi.ComponentResource):
             ),
             child,
         )
-        joined = MemberArgs(spec=spec, kubeconfig=cluster.kubeconfig, owner=cluster.owner, relay=relay, mesh=planes["istio"].ready)
+        joined = MemberArgs(spec=spec, kubeconfig=cluster.kubeconfig, owner=cluster.owner, relay=fleet.failover.streams.relay, mesh=planes["istio"].ready)
         driver.gpu_pools(joined, child)
         door = driver.gateways(joined, child)
         ready = [membership.joined, *driver.supplies(joined, child)]

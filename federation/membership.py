@@ -8,6 +8,7 @@ import sys
 import time
 from typing import Any
 
+from federation import verification
 from kube.client import ApiError, Kube, KubeError, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from specs import naming
@@ -61,8 +62,21 @@ def join(spec: Object) -> Object:
         return {"id": known["spec"]["id"]}
 
 
+def check(spec: Object) -> Object:
+    """Verifies that `spec["cluster"]` can become a member, before anything is changed: control planes, kinds, rights, gateways.
+
+    `kinds` are those that the hub sends, as `apiVersion/Kind`; `provider` is the extension provider that authenticates callers, or
+    "". Raises VerificationError with everything that it lacks, Unreachable, ApiError.
+    """
+    with Kube.from_kubeconfig(spec["memberKubeconfig"], spec.get("context") or None) as member:
+        found = verification.member_findings(member, ("kserve", "istio"), spec["kinds"], spec.get("provider") or "")
+        verification.require(spec["cluster"], [*found, *verification.access_findings(member, member_objects(spec["cluster"]))])
+    return {}
+
+
 def _join(hub: Kube, member: Kube, spec: Object) -> str:
     name = spec["cluster"]
+    verification.require(name, verification.access_findings(member, member_objects(name)))
     uid: str = member.get("v1", "Namespace", "kube-system")["metadata"]["uid"]
     refuse_twin(hub, name, uid)
     for item in member_objects(name):

@@ -9,13 +9,12 @@ import json
 from typing import Any
 
 from local.host_cluster import HostCluster
-from local.istio import GATEWAY_NAMESPACE
 from local.istio import UNIT as ISTIOD
 from local.units import HttpReady, TcpReady, Unit
+from specs.control_planes.istio import FRONT_DOOR, REGIONAL_GATEWAY
+from specs.labels import NAMESPACE_INGRESS
 from toolchain import tools
 
-FRONT_DOOR = "front-door"
-REGIONAL_GATEWAY = "regional-gateway"
 # Both are names of units, of ports, and values of the label `istio` that Gateways select.
 GATEWAYS = (REGIONAL_GATEWAY, FRONT_DOOR)
 # Name of a unit and of its port; the egress is a second listener of the front door, by which the relay goes on.
@@ -109,12 +108,12 @@ def unit(member: HostCluster, gateway: str, region: str, zone: str) -> Unit:
 def bootstrap(member: HostCluster, gateway: str, region: str, zone: str) -> Object:
     """Envoy's static configuration: who it is, where istiod is, its admin port. No listener of its own."""
     node = {
-        "id": f"router~{ADDRESS}~{gateway}-0.{GATEWAY_NAMESPACE}~{GATEWAY_NAMESPACE}.svc.cluster.local",
-        "cluster": f"{gateway}.{GATEWAY_NAMESPACE}",
+        "id": f"router~{ADDRESS}~{gateway}-0.{NAMESPACE_INGRESS}~{NAMESPACE_INGRESS}.svc.cluster.local",
+        "cluster": f"{gateway}.{NAMESPACE_INGRESS}",
         # istiod orders the endpoints of other regions by distance from here.
         "locality": {"region": region, "zone": zone},
         "metadata": {
-            "NAMESPACE": GATEWAY_NAMESPACE,
+            "NAMESPACE": NAMESPACE_INGRESS,
             "NAME": f"{gateway}-0",
             # Gateways select by this label, since there is no pod to look at. Without labels, failover priorities are
             # not applied at all.

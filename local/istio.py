@@ -14,10 +14,9 @@ from kube.client import Kube
 from local import karmada, manifests
 from local.host_cluster import HostCluster
 from local.units import HttpReady, Unit
+from specs.control_planes.istio import HOST_PROCESS_ENVIRONMENT, HOST_PROCESS_MESH, NAMESPACE
 from toolchain import tools
 
-NAMESPACE = "istio-system"
-GATEWAY_NAMESPACE = "istio-ingress"
 UNIT = "istiod"
 LOOPBACK_POLICY = "inference-fleet-gateways-on-loopback"
 
@@ -85,13 +84,9 @@ def loopback_policy() -> list[Object]:
     return [policy, binding]
 
 
-# Where no SDS is served, mTLS between the gateways would keep their listeners from ever coming up.
-MESH_CONFIG = {"enableAutoMtls": False, "accessLogFile": ""}
-
-
 def unit(member: HostCluster) -> Unit:
     mesh = Path(member.dir) / "istio-mesh.yaml"
-    mesh.write_text(yaml.safe_dump(MESH_CONFIG), encoding="utf-8")
+    mesh.write_text(yaml.safe_dump(HOST_PROCESS_MESH), encoding="utf-8")
     return Unit(
         name=UNIT,
         gives_way=True,
@@ -118,19 +113,7 @@ def unit(member: HostCluster) -> Unit:
             "POD_NAMESPACE": NAMESPACE,
             "CLUSTER_ID": member.name,
             "REVISION": "default",
-            # Upstream Envoy has none of Istio's own filters and rejects a configuration that names them.
-            "PILOT_ENABLE_METADATA_EXCHANGE": "false",
-            "PILOT_ENABLE_ALPN_FILTER": "false",
-            "PILOT_DISABLE_MX_ALPN": "true",
-            "PILOT_ENABLE_TELEMETRY_LABEL": "false",
-            "PILOT_ENDPOINT_TELEMETRY_LABEL": "false",
-            # One istiod per cluster, no sidecars to inject or to sign for.
-            "ENABLE_LEADER_ELECTION": "false",
-            "ENABLE_CA_SERVER": "false",
-            "INJECT_ENABLED": "false",
-            "INJECTION_WEBHOOK_CONFIG_NAME": "",
-            "VALIDATION_WEBHOOK_CONFIG_NAME": "",
-            "PILOT_ENABLE_GATEWAY_API": "false",
+            **HOST_PROCESS_ENVIRONMENT,
             **karmada.LEAN,
         },
         after=["kube-apiserver"],

@@ -7,16 +7,15 @@ components/; how a member cluster becomes known to Karmada is membership.py.
 import base64
 import re
 import sys
-from typing import Annotated, Any
+from typing import Any
 
 import httpx
-from pydantic import BaseModel, ConfigDict, Field
-from pydantic.alias_generators import to_camel
 
 from kube.client import ApiError, Kube
 from local import manifests, pki
 from local.host_cluster import HostCluster, UnitError
 from local.units import HttpReady, Unit
+from specs.control_planes.karmada import CONTROLLERS, SCHEDULER, WEBHOOK, Flags, arguments, of_settings
 from specs.naming import CLUSTER_NAMESPACE
 from toolchain import tools
 
@@ -24,31 +23,9 @@ NAMESPACE = "karmada-system"
 
 AGGREGATED = "karmada-aggregated-apiserver"
 
-CONTROLLERS = "karmada-controller-manager"
-
-SCHEDULER = "karmada-scheduler"
-
-WEBHOOK = "karmada-webhook"
-
 # Each starts when the one before it is ready: Karmada's controllers exit if the Cluster API does not answer, and their
 # first writes to policies and bindings pass through the webhook.
 UNITS = (AGGREGATED, WEBHOOK, CONTROLLERS, SCHEDULER)
-
-# Controllers for features that cannot reach an InferenceService, or that the fleet does not use: FederatedHPA needs a
-# /scale subresource, MultiClusterService and the endpoint slices are the mesh's task, remedies and agent CSRs belong to
-# pull mode. Off, they save informers on every member.
-UNUSED_CONTROLLERS = (
-    "federatedHorizontalPodAutoscaler",
-    "cronFederatedHorizontalPodAutoscaler",
-    "serviceExport",
-    "serviceImport",
-    "endpointSlice",
-    "endpointsliceCollect",
-    "endpointsliceDispatch",
-    "multiclusterservice",
-    "remedy",
-    "agentcsrapproving",
-)
 
 # Go lets a heap double before it collects; half as much saves a third of the memory for little CPU. No GOMEMLIMIT: a
 # process whose live heap outgrows it spends half of its time collecting.
@@ -56,58 +33,20 @@ LEAN = {"GOGC": "50"}
 
 Object = dict[str, Any]
 
-Positive = Annotated[float, Field(gt=0)]
-
-
-class KarmadaSettings(BaseModel):
-    """Timing of Karmada. Durations are seconds. Defaults suit one machine; Karmada's own are named with each.
-
-    Time from the death of a member to its eviction: failure threshold (rounded up to the next status update), then the
-    toleration of the policy, then 1 / eviction rate per binding. The monitor's periods count for members in pull mode.
-    """
-
-    model_config = ConfigDict(extra="forbid", frozen=True, alias_generator=to_camel, populate_by_name=True)
-
-    cluster_status_update_frequency: Positive = 2
-    """How often each member's health and APIs are read (Karmada: 10)."""
-    cluster_failure_threshold: Positive = 4
-    """A member must fail this long before Ready becomes False (Karmada: 30). One that hangs instead of refusing is noticed
-    later, whatever stands here: Karmada waits 32 s for an answer (pkg/util/membercluster_client.go)."""
-    cluster_success_threshold: Positive = 4
-    """A member must answer this long before Ready becomes True again (Karmada: 30)."""
-    cluster_monitor_period: Positive = 1
-    """How often missing status is looked for (Karmada: 5)."""
-    cluster_monitor_grace_period: Positive = 20
-    """Without status for this long Ready becomes Unknown (Karmada: 40)."""
-    cluster_startup_grace_period: Positive = 60
-    """The same for a member that never reported (Karmada: 60)."""
-    resource_eviction_rate: Positive = 10
-    """Bindings moved per second off a lost member (Karmada: 0.5)."""
-    graceful_eviction_timeout: Positive = 600
-    """The old copy goes after this even if the new one is not healthy (Karmada: 600)."""
-    retry_max_delay: Positive = 10
-    """Longest pause between two tries of a Work (Karmada: 1000). The pause doubles from 5 ms with each failure, so what a
-    member missed while its webhook was away for a minute would arrive minutes after its return."""
-
-
-def _go(seconds: float) -> str:
-    """A duration as Go's flag package reads it."""
-    return f"{seconds:g}s"
-
 
 def apply(spec: Object) -> Object:
     """Makes Karmada answer on the hub `spec["cluster"]`; again and again with the same result.
 
     Returns {"version"}. Raises ApiError, Unreachable, TimeoutError, or UnitError that names the unit and its log.
     """
-    settings = KarmadaSettings.model_validate(spec.get("settings") or {})
+    flags = of_settings(spec.get("settings") or {})
     hub = HostCluster(spec["cluster"])
     cert = pki.serving_certificate(hub, "karmada", [f"{name}.{NAMESPACE}.svc" for name in (AGGREGATED, WEBHOOK)])
     with Kube.from_kubeconfig(hub.kubeconfig, timeout=60) as kube:
         _say("CRDs of Karmada, KServe and Istio on the hub")
         crds = manifests.apply_crds(kube, hub_crds(hub, cert.ca_pem))
         manifests.apply_all(kube, [manifests.namespace(NAMESPACE), manifests.namespace(CLUSTER_NAMESPACE)])
-        for unit in units(hub, settings, cert, crds):
+        for unit in units(hub, flags, cert, crds):
             hub.put_unit(unit)
         hub.wait_ready(AGGREGATED, 60)
         manifests.apply_all(kube, aggregated_api(hub, cert.ca_pem))
@@ -207,9 +146,12 @@ def webhooks(hub: HostCluster, ca: bytes) -> list[Object]:
     return manifests.point_webhooks_at(manifests.read_template(path, {"caBundle": ""}), _webhook_url(hub), ca)
 
 
-def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertificate, crds: str) -> list[Unit]:
-    """The four processes. `crds` is a digest of what the hub serves: a change restarts the controllers, which would
-    otherwise find a new kind only after up to 30 seconds."""
+def units(hub: HostCluster, flags: Flags, cert: pki.ServingCertificate, crds: str) -> list[Unit]:
+    """The four processes. `flags` is what they are given beyond ports and files: specs/control_planes/karmada.py.
+
+    `crds` is a digest of what the hub serves: a change restarts the controllers, which would otherwise find a new kind only
+    after up to 30 seconds.
+    """
     aggregated = Unit(
         name=AGGREGATED,
         gives_way=True,
@@ -237,8 +179,7 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
             "--bind-address=127.0.0.1",
             f"--secure-port={hub.port(WEBHOOK)}",
             f"--cert-dir={cert.directory}",
-            # Third of the five switches without which a lost cluster keeps its replicas (ClusterTaintPolicy, NoExecute).
-            "--allow-no-execute-taint-policy=true",
+            *arguments(flags, WEBHOOK),
             f"--metrics-bind-address=127.0.0.1:{hub.port(WEBHOOK + '-metrics')}",
             f"--health-probe-bind-address=127.0.0.1:{hub.port(WEBHOOK + '-health')}",
         ],
@@ -253,19 +194,7 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
             str(tools.path(CONTROLLERS)),
             f"--kubeconfig={hub.kubeconfig}",
             "--leader-elect=false",
-            f"--controllers=*,{','.join('-' + name for name in UNUSED_CONTROLLERS)}",
-            # First and second of the five switches of cluster failover; both are off in Karmada.
-            "--feature-gates=Failover=true",
-            "--enable-no-execute-taint-eviction=true",
-            f"--cluster-status-update-frequency={_go(settings.cluster_status_update_frequency)}",
-            f"--cluster-failure-threshold={_go(settings.cluster_failure_threshold)}",
-            f"--cluster-success-threshold={_go(settings.cluster_success_threshold)}",
-            f"--cluster-monitor-period={_go(settings.cluster_monitor_period)}",
-            f"--cluster-monitor-grace-period={_go(settings.cluster_monitor_grace_period)}",
-            f"--cluster-startup-grace-period={_go(settings.cluster_startup_grace_period)}",
-            f"--resource-eviction-rate={settings.resource_eviction_rate:g}",
-            f"--graceful-eviction-timeout={_go(settings.graceful_eviction_timeout)}",
-            f"--rate-limiter-max-delay={_go(settings.retry_max_delay)}",
+            *arguments(flags, CONTROLLERS),
             f"--metrics-bind-address=127.0.0.1:{hub.port(CONTROLLERS + '-metrics')}",
             f"--health-probe-bind-address=127.0.0.1:{hub.port(CONTROLLERS + '-health')}",
         ],
@@ -280,7 +209,7 @@ def units(hub: HostCluster, settings: KarmadaSettings, cert: pki.ServingCertific
             str(tools.path(SCHEDULER)),
             f"--kubeconfig={hub.kubeconfig}",
             "--leader-elect=false",
-            f"--rate-limiter-max-delay={_go(settings.retry_max_delay)}",
+            *arguments(flags, SCHEDULER),
             f"--metrics-bind-address=127.0.0.1:{hub.port(SCHEDULER + '-metrics')}",
             f"--health-probe-bind-address=127.0.0.1:{hub.port(SCHEDULER + '-health')}",
         ],

@@ -16,35 +16,12 @@ from kube.client import ApiError, Kube
 from local import karmada, manifests, pki
 from local.host_cluster import HostCluster
 from local.units import HttpReady, Unit
+from specs.control_planes import kserve as settings
+from specs.control_planes.kserve import CONFIG, MANAGER, NAMESPACE
 from toolchain import tools
 from toolchain.pins import PINS
 
-NAMESPACE = "kserve"
 UNIT = "kserve"
-
-# What Karmada writes on the objects it puts into a member (pkg/util/constants.go, pkg/apis/*/well_known_constants.go).
-# KServe copies every annotation of an InferenceService into the pod template except those of its disallowed list, which
-# matches whole keys only. `resourcetemplate.karmada.io/generation` changes on each edit of the template, even of
-# maxReplicas, so without this list each edit on the hub would roll every GPU pod of the fleet.
-KARMADA_ANNOTATIONS = (
-    "clusterpropagationpolicy.karmada.io/name",
-    "clusterresourcebinding.karmada.io/name",
-    "policy.karmada.io/applied-cluster-overrides",
-    "policy.karmada.io/applied-overrides",
-    "policy.karmada.io/applied-placement",
-    "propagationpolicy.karmada.io/name",
-    "propagationpolicy.karmada.io/namespace",
-    "resourcebinding.karmada.io/dependencies",
-    "resourcebinding.karmada.io/name",
-    "resourcebinding.karmada.io/namespace",
-    "resourcetemplate.karmada.io/generation",
-    "resourcetemplate.karmada.io/managed-annotations",
-    "resourcetemplate.karmada.io/managed-labels",
-    "resourcetemplate.karmada.io/uid",
-    "work.karmada.io/conflict-resolution",
-    "work.karmada.io/name",
-    "work.karmada.io/namespace",
-)
 
 Object = dict[str, Any]
 
@@ -65,14 +42,14 @@ def apply(spec: Object) -> Object:
 
     Returns {"version"}. Raises ApiError, Unreachable, TimeoutError, or UnitError that names the unit and its log.
     """
-    settings = KServeSettings.model_validate(spec.get("settings") or {})
+    choices = KServeSettings.model_validate(spec.get("settings") or {})
     member = HostCluster(spec["cluster"])
     cert = pki.serving_certificate(member, UNIT, [])
     with Kube.from_kubeconfig(member.kubeconfig, timeout=60) as kube:
         print(f"KServe's CRDs on `{member.name}`", file=sys.stderr, flush=True)
         # Before the manager starts: it exits when a kind it watches is missing. (The supervisor would start it again.)
-        manifests.apply_crds(kube, karmada.kserve_crds(minimal=settings.crds == "minimal"))
-        manifests.apply_all(kube, [manifests.namespace(NAMESPACE, {"control-plane": "kserve-controller-manager"}), configuration()])
+        manifests.apply_crds(kube, karmada.kserve_crds(minimal=choices.crds == "minimal"))
+        manifests.apply_all(kube, [manifests.namespace(NAMESPACE, {"control-plane": MANAGER}), configuration()])
         member.put_unit(unit(member, cert))
         member.wait_ready(UNIT, 90)
         # Only once the webhooks answer: they fail closed. RBAC is left out, as the manager runs with the admin
@@ -100,27 +77,7 @@ def delete(spec: Object) -> Object:
 def configuration() -> Object:
     """ConfigMap inferenceservice-config: the pinned release's own, with the changes the fleet needs."""
     [shipped] = _pinned(manifests.read(_files() / "common/configmap.yaml"))
-    # _example is 30 KB of documentation.
-    data = {key: value for key, value in shipped["data"].items() if key != "_example"}
-    # The mesh routes requests, so KServe makes no Ingress; the rest of the section stays, ingressGateway is demanded.
-    ingress = {**json.loads(data["ingress"]), "disableIngressCreation": True}
-    services = {**json.loads(data["inferenceService"]), "serviceAnnotationDisallowedList": list(KARMADA_ANNOTATIONS)}
-    # A model's image is mounted, not run beside the model: the node agent has no file systems of containers that one could look into.
-    storage = {**json.loads(data["storageInitializer"]), "enableOciModelSupport": True, "ociModelMode": "native"}
-    changed = {
-        "deploy": {"defaultDeploymentMode": "Standard"},
-        "ingress": ingress,
-        "inferenceService": services,
-        "storageInitializer": storage,
-        # Istio selects WorkloadEntries for a Service with a cluster IP, never for a headless one.
-        "service": {"serviceClusterIPNone": False},
-    }
-    return {
-        "apiVersion": "v1",
-        "kind": "ConfigMap",
-        "metadata": {"name": "inferenceservice-config", "namespace": NAMESPACE},
-        "data": {**data, **{key: json.dumps(value, indent=1) for key, value in changed.items()}},
-    }
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": CONFIG, "namespace": NAMESPACE}, "data": settings.configuration(shipped["data"])}
 
 
 def _pinned(objects: list[Object]) -> list[Object]:

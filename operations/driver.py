@@ -27,7 +27,8 @@ _STOPPING = (signal.SIGINT, signal.SIGTERM)
 _NOUNS = (*MODULES, CONTROL_PLANE)
 
 USAGE = f"""usage: fleet-driver NOUN apply|delete < SPEC.json     NOUN: {", ".join(_NOUNS)}
-       fleet-driver member join|unjoin < SPEC.json
+       fleet-driver member join|unjoin|check < SPEC.json
+       fleet-driver control-plane verify < SPEC.json     one that somebody else installed; changes nothing
        fleet-driver cluster {"|".join(SWITCHES)} NAME
        fleet-driver gpu-pools unavailable|available CLUSTER POOL CAPACITY_TYPE"""
 
@@ -36,17 +37,25 @@ def _member(verb: str) -> Handler:
     # Only here: the other calls have no use for it.
     from federation import membership  # noqa: PLC0415
 
-    return membership.join if verb == "join" else membership.unjoin
+    return {"join": membership.join, "unjoin": membership.unjoin, "check": membership.check}[verb]
+
+
+def _verify(spec: Object) -> Object:
+    from federation import verification  # noqa: PLC0415
+
+    return verification.verify(spec)
 
 
 def _run(arguments: list[str]) -> None:
     match arguments:
         case ["cluster", verb, name] if verb in SWITCHES:
             desired_state.switch(verb, name)
-        case ["member", "join" | "unjoin" as verb]:
+        case ["member", "join" | "unjoin" | "check" as verb]:
             print(json.dumps(_member(verb)(json.load(sys.stdin))))
         case ["gpu-pools", "available" | "unavailable" as verb, name, pool, capacity]:
             print(json.dumps(desired_state.set_capacity(name, pool, capacity, available=verb == "available")))
+        case ["control-plane", "verify"]:
+            print(json.dumps(_verify(json.load(sys.stdin))))
         case [noun, "apply" | "delete" as verb] if noun in _NOUNS:
             change = desired_state.apply if verb == "apply" else desired_state.delete
             print(json.dumps(change(noun, json.load(sys.stdin))))

@@ -12,6 +12,7 @@ from stacks.state import require_own_backend
 require_own_backend(pulumi.get_stack())
 config = load(Path(__file__).parent)
 require_driver()
-fleet = Fleet("fleet", FleetArgs(spec=config.spec, choices=config.choices, kubeconfigs=config.kubeconfigs))
+args = FleetArgs(spec=config.spec, choices=config.choices, kubeconfigs=config.kubeconfigs, host_kubeconfig=config.host_kubeconfig)
+fleet = Fleet("fleet", args)
 for name, value in fleet.outputs().items():
     pulumi.export(name, value)

@@ -14,11 +14,13 @@ from planning.choice import Choice
 from planning.stack_file import choices_file, kept_choices, resolve_fleet
 from specs.base import Path as SpecPath
 from specs.base import Problem, SpecError
-from specs.clusters import ClusterSpec, HubSpec
 from specs.drivers.driver import KubeconfigFile, KubeconfigSecret
 from specs.fleet import FleetSpec
 
 KEY = "spec"
+
+# No cluster can have this name.
+_HOST = "host of the hub"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +30,8 @@ class StackConfig:
     spec: FleetSpec
     choices: tuple[Choice, ...]
     kubeconfigs: Mapping[str, pulumi.Output[str]]
+    host_kubeconfig: pulumi.Output[str] | None
+    """Of the cluster in which Karmada runs, where the stack file names it."""
 
 
 def load(folder: Path) -> StackConfig:
@@ -46,7 +50,9 @@ def load(folder: Path) -> StackConfig:
         raise _refusal(f"{folder.name}/{choices_file(folder, pulumi.get_stack()).name}", "the kept choices", error) from None
     try:
         _, resolved = resolve_fleet(raw, kept)
-        return StackConfig(spec=resolved.fleet, choices=resolved.choices, kubeconfigs=_kubeconfigs(resolved.fleet, config, folder))
+        kubeconfigs = _kubeconfigs(resolved.fleet, config, folder)
+        host = kubeconfigs.pop(_HOST, None)
+        return StackConfig(spec=resolved.fleet, choices=resolved.choices, kubeconfigs=kubeconfigs, host_kubeconfig=host)
     except SpecError as error:
         raise _refusal(file, "the stack file", error) from None
 
@@ -58,19 +64,23 @@ def _refusal(file: str, what: str, error: SpecError) -> pulumi.RunError:
 
 
 def _kubeconfigs(spec: FleetSpec, config: pulumi.Config, folder: Path) -> dict[str, pulumi.Output[str]]:
-    """Kubeconfigs that drivers do not make, by cluster. Raises SpecError with every one that is not found."""
+    """Kubeconfigs that drivers do not make, by cluster, and by _HOST. Raises SpecError with every one that is not found."""
     found: dict[str, pulumi.Output[str]] = {}
     problems: list[Problem] = []
-    places: list[tuple[SpecPath, HubSpec | ClusterSpec]] = [(("hub",), spec.hub), *((("clusters", at), each) for at, each in enumerate(spec.clusters))]
-    for path, cluster in places:
-        source = cluster.driver.kubeconfig_source
+    host = spec.hub.driver.karmada_host
+    wanted: list[tuple[str, SpecPath, KubeconfigFile | KubeconfigSecret | None]] = [
+        (spec.hub.name, ("hub",), spec.hub.driver.kubeconfig_source),
+        (_HOST, ("hub",), host.kubeconfig_source if host else None),
+        *((each.name, ("clusters", at), each.driver.kubeconfig_source) for at, each in enumerate(spec.clusters)),
+    ]
+    for name, path, source in wanted:
         if source is None:
             continue
         kubeconfig = _secret(source, config) if isinstance(source, KubeconfigSecret) else _file(source, folder)
         if isinstance(kubeconfig, Problem):
             problems.append(replace(kubeconfig, path=(*path, *kubeconfig.path)))
         else:
-            found[cluster.name] = kubeconfig
+            found[name] = kubeconfig
     if problems:
         raise SpecError(problems)
     return found

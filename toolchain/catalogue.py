@@ -224,12 +224,19 @@ class Share:
 
 
 SHARES = {
-    "karmada": Share("karmada", "github.com/karmada-io/karmada", f"v{PINS.karmada}", ("charts/karmada/_crds", "artifacts/deploy")),
+    "karmada": Share(
+        "karmada", "github.com/karmada-io/karmada", f"v{PINS.karmada}", ("charts/karmada/_crds", "charts/karmada/values.yaml", "artifacts/deploy")
+    ),
     "kserve": Share(
         "kserve",
         "github.com/kserve/kserve",
         f"v{PINS.kserve}",
         ("charts/kserve-crd", "charts/kserve-crd-minimal", "charts/kserve-resources", "config/webhook", f"install/v{PINS.kserve}"),
     ),
-    "istio": Share("istio", "istio.io/istio", f"v{PINS.istio}", ("manifests/charts/base/files",)),
+    "istio": Share(
+        "istio",
+        "istio.io/istio",
+        f"v{PINS.istio}",
+        ("manifests/charts/base/files", "manifests/charts/gateway/values.yaml", "manifests/charts/istio-control/istio-discovery/values.yaml"),
+    ),
 }

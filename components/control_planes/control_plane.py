@@ -26,6 +26,8 @@ class ControlPlaneArgs:
     # What makes and removes the cluster; None where it stays.
     owner: pulumi.Resource | None
     settings: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    # What the verification of a provided one reads beside the settings. Its leaves may be Outputs.
+    verification: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,10 +56,19 @@ class HostProcessInstaller:
 
 
 class ProvidedInstaller:
-    """Installs nothing: someone else did. The join verifies it, as it waits until the member serves the kinds we send."""
+    """Installs nothing: someone else did. It is verified on creation, and when its settings or the kubeconfig change."""
 
-    def install(self, name: str, args: ControlPlaneArgs, parent: pulumi.Resource) -> Installed:  # noqa: ARG002  the shape of Installer
-        return Installed(ready=parent, version=pulumi.Output.from_input("provided"))
+    def install(self, name: str, args: ControlPlaneArgs, parent: pulumi.Resource) -> Installed:
+        payload = {
+            "cluster": args.cluster,
+            "controlPlane": args.control_plane,
+            "kubeconfig": args.kubeconfig,
+            "settings": dict(args.settings),
+            **args.verification,
+        }
+        # Nothing to delete: nothing was changed.
+        command = driver_command(f"{name}-verified", "control-plane", payload, inside(parent, args.owner), apply="verify", delete=None)
+        return Installed(ready=command, version=pulumi.Output.from_input("provided"))
 
 
 INSTALLERS: Mapping[InstallerName, Installer] = {"host-processes": HostProcessInstaller(), "provided": ProvidedInstaller()}

@@ -29,9 +29,9 @@ def driver_command(
     opts: pulumi.ResourceOptions,
     *,
     apply: str = "apply",
-    delete: str = "delete",
+    delete: str | None = "delete",
 ) -> local.Command:
-    """Runs `fleet-driver <noun> <apply>` on creation and on every change of `payload`, `<delete>` on deletion.
+    """Runs `fleet-driver <noun> <apply>` on creation and on every change of `payload`, `<delete>` on deletion; None: nothing.
 
     `payload` goes to stdin as JSON; its leaves may be Outputs. Deletion gets the payload of the last update.
     """
@@ -42,7 +42,7 @@ def driver_command(
     return local.Command(
         name,
         create=f"{DRIVER} {noun} {apply}",
-        delete=f"{DRIVER} {noun} {delete}",
+        delete=f"{DRIVER} {noun} {delete}" if delete else None,
         stdin=stdin,
         # Only stderr is for people: it names a skipped cluster. Stdout may hold a kubeconfig.
         logging=local.Logging.STDERR,

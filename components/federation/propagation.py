@@ -15,3 +15,6 @@ SHARED_KINDS = (
     ("security.istio.io/v1", "AuthorizationPolicy"),
     ("networking.k8s.io/v1", "NetworkPolicy"),
 )
+
+# All of them, as `apiVersion/Kind`.
+REQUIRED_KINDS = tuple(f"{api_version}/{kind}" for api_version, kind in ((INFERENCE_SERVICE["apiVersion"], INFERENCE_SERVICE["kind"]), *SHARED_KINDS))

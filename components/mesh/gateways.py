@@ -11,17 +11,13 @@ import pulumi
 
 from components.federation.overrides import override_policy
 from specs import labels
+from specs.control_planes.istio import FRONT_DOOR, LISTENERS, REGIONAL_GATEWAY
 
-FRONT_DOOR = "front-door"
-REGIONAL_GATEWAY = "regional-gateway"
 # The listener of a front door by which its stream relay reaches the regions; on loopback, so that nobody else does.
 EGRESS = "front-door-egress"
 
 LOOPBACK = "127.0.0.1"
 
-# Ports of the Gateway objects where each gateway has an address of its own. On one machine they are overridden.
-_FRONT_DOOR_PORT = 80
-_REGIONAL_PORT = 80
 # Where the relay of a front door reaches its egress.
 EGRESS_PORT = 15480
 
@@ -40,11 +36,11 @@ def gateway(name: str, port: int, port_name: str, protocol: str, *, proxy: str |
 
 
 def front_door_gateway() -> dict[str, Any]:
-    return gateway(FRONT_DOOR, _FRONT_DOOR_PORT, "http", "HTTP")
+    return gateway(FRONT_DOOR, LISTENERS[FRONT_DOOR], "http", "HTTP")
 
 
 def regional_gateway() -> dict[str, Any]:
-    return gateway(REGIONAL_GATEWAY, _REGIONAL_PORT, "http2", "HTTP2")
+    return gateway(REGIONAL_GATEWAY, LISTENERS[REGIONAL_GATEWAY], "http2", "HTTP2")
 
 
 def egress_gateway() -> dict[str, Any]:

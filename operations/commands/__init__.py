@@ -6,6 +6,7 @@ of a second to import, and `fleet --help` needs none of them.
 
 from operations.commands import (
     bench,
+    check,
     down,
     drain,
     drill,
@@ -27,6 +28,7 @@ from operations.commands.options import Command
 COMMANDS: tuple[Command, ...] = (
     up,
     down,
+    check,
     status,
     outputs,
     logs,

@@ -27,6 +27,8 @@ class KubeconfigFile:
     path: str
     field: str
     """Field of the driver that names it, for errors."""
+    context: str | None = None
+    """Context to use; without it the kubeconfig's current one."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,6 +37,15 @@ class KubeconfigSecret:
 
     key: str
     field: str
+    context: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class KarmadaHost:
+    """A cluster in which Karmada's processes run as Deployments."""
+
+    kubeconfig_source: KubeconfigFile | KubeconfigSecret
+    namespace: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +80,11 @@ class DriverSpec(Spec):
     @property
     def kubeconfig_source(self) -> KubeconfigFile | KubeconfigSecret | None:
         """Where the kubeconfig is found; None where the driver makes it."""
+        return None
+
+    @property
+    def karmada_host(self) -> KarmadaHost | None:
+        """The cluster in which the processes of a hub run, where it is another one and known."""
         return None
 
     def problems(self, role: Role, pools: tuple[GpuPoolSpec, ...]) -> Iterable[Problem]:  # noqa: ARG002  a driver that takes everything

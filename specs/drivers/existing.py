@@ -1,12 +1,12 @@
 """The driver `existing`: a cluster that somebody else runs, known by its kubeconfig."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal, Self
+from typing import Annotated, Literal, Self, TypeVar
 
 from pydantic import Field, model_validator
 
 from specs.base import NOTHING, Problem, Spec, checked, refuse
-from specs.drivers.driver import Capabilities, DriverSpec, KubeconfigFile, KubeconfigSecret, Role
+from specs.drivers.driver import Capabilities, DriverSpec, KarmadaHost, KubeconfigFile, KubeconfigSecret, Role
 from specs.gpu_pools import GpuPoolSpec
 from specs.types import Port, Url
 
@@ -38,6 +38,23 @@ class VersionsSpec(Spec):
     gpu_operator: str | None = None
 
 
+class HostSpec(Spec):
+    """The cluster in which Karmada's own processes run, so that their flags can be verified. Nothing is changed there."""
+
+    kubeconfig_path: str | None = None
+    """A kubeconfig file; relative to the folder of the stack file. Either this or kubeconfigSecret."""
+    kubeconfig_secret: _ConfigKey | None = None
+    """Key of a Pulumi secret that holds the kubeconfig. It need only allow to list Deployments."""
+    context: str | None = None
+    """Context to use; without it the kubeconfig's current one."""
+    namespace: str | None = None
+    """Where Karmada's Deployments are; without it they are looked for everywhere."""
+
+    @model_validator(mode="after")
+    def _one_kubeconfig(self) -> Self:
+        return _with_one_kubeconfig(self)
+
+
 class ExistingDriver(DriverSpec):
     """A cluster that stands already, known by its kubeconfig. It is neither made nor removed.
 
@@ -58,13 +75,13 @@ class ExistingDriver(DriverSpec):
     """Required for a member; a hub has none."""
     control_planes: Literal["provided"] = "provided"
     """Who installs KServe and Istio, or Karmada on a hub. `provided`: they are there already; it is verified that they are."""
+    host: HostSpec | None = None
+    """Only for the hub: where Karmada's own processes run. Without it only a part of Karmada's settings is verified."""
     versions: VersionsSpec | None = None
 
     @model_validator(mode="after")
     def _one_kubeconfig(self) -> Self:
-        if (self.kubeconfig_path is None) == (self.kubeconfig_secret is None):
-            raise refuse("needs exactly one of `kubeconfigPath` and `kubeconfigSecret`")
-        return self
+        return _with_one_kubeconfig(self)
 
     @property
     def capabilities(self) -> Capabilities:
@@ -81,9 +98,13 @@ class ExistingDriver(DriverSpec):
 
     @property
     def kubeconfig_source(self) -> KubeconfigFile | KubeconfigSecret:
-        if self.kubeconfig_secret is not None:
-            return KubeconfigSecret(key=self.kubeconfig_secret, field="kubeconfigSecret")
-        return KubeconfigFile(path=self.kubeconfig_path or "", field="kubeconfigPath")
+        return _source(self)
+
+    @property
+    def karmada_host(self) -> KarmadaHost | None:
+        if self.host is None:
+            return None
+        return KarmadaHost(kubeconfig_source=_source(self.host, "host."), namespace=self.host.namespace)
 
     def problems(self, role: Role, pools: tuple[GpuPoolSpec, ...]) -> Iterator[Problem]:  # noqa: ARG002  its pools are a statement, nothing is made
         for name, value in (("frontDoor", self.front_door), ("regionalGateway", self.regional_gateway)):
@@ -91,3 +112,20 @@ class ExistingDriver(DriverSpec):
                 yield Problem(("driver", name), "is required for a member", NOTHING, "its gateways are made by somebody else: say where they are reached")
             if role == "hub" and value is not None:
                 yield Problem(("driver", name), "must not be set for the hub", value.model_dump(by_alias=True), "no request goes through the hub: leave it out")
+        if role == "member" and self.host is not None:
+            yield Problem(("driver", "host"), "must not be set for a member", NOTHING, "it says where Karmada runs: only a hub has it")
+
+
+_Kubeconfig = TypeVar("_Kubeconfig", HostSpec, ExistingDriver)
+
+
+def _with_one_kubeconfig(spec: _Kubeconfig) -> _Kubeconfig:
+    if (spec.kubeconfig_path is None) == (spec.kubeconfig_secret is None):
+        raise refuse("needs exactly one of `kubeconfigPath` and `kubeconfigSecret`")
+    return spec
+
+
+def _source(spec: HostSpec | ExistingDriver, where: str = "") -> KubeconfigFile | KubeconfigSecret:
+    if spec.kubeconfig_secret is not None:
+        return KubeconfigSecret(key=spec.kubeconfig_secret, field=f"{where}kubeconfigSecret", context=spec.context)
+    return KubeconfigFile(path=spec.kubeconfig_path or "", field=f"{where}kubeconfigPath", context=spec.context)

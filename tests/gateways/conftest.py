@@ -29,6 +29,7 @@ from local import gateways, istio
 from local.host_cluster import HostCluster
 from local.units import Unit
 from specs.callers import AuthenticationSpec, ExternalAuthenticationSpec, JwtAuthenticationSpec, JwtIssuerSpec
+from specs.control_planes.istio import HOST_PROCESS_MESH
 from specs.failover import RequestFailoverSpec, StreamsSpec
 from tests.conftest import process, run_api_server, wait_until
 from tests.gateways.pods import Pod
@@ -230,7 +231,7 @@ def ask_the_authorizer(unit: Unit, cluster: Cluster) -> Unit:
     """The mesh configuration of a team that has an extension provider `keys`."""
     provider = {"name": "keys", "envoyExtAuthzHttp": {"service": "authorizer.test", "port": 80, "includeRequestHeadersInCheck": ["authorization"]}}
     (file,) = cluster.member.dir.glob("istio-mesh.yaml")
-    file.write_text(yaml.safe_dump({**istio.MESH_CONFIG, "extensionProviders": [provider]}))
+    file.write_text(yaml.safe_dump({**HOST_PROCESS_MESH, "extensionProviders": [provider]}))
     return unit
 
 

@@ -22,6 +22,8 @@ from kube.client import ApiError, Kube, condition
 from local import gateways, istio, karmada, kserve, kubernetes, pki, rebalance
 from local.host_cluster import HostCluster
 from specs import labels, naming
+from specs.control_planes import karmada as settings
+from specs.failover import CapacityFailoverSpec
 from toolchain import paths
 
 SERVICE = ("serving.kserve.io/v1beta1", "InferenceService")
@@ -33,7 +35,9 @@ HUB = "hub"
 MEMBERS = ("us-east", "us-west")
 # Seconds a lost member keeps its replicas in these tests.
 TOLERATION = 3
-FAST = {"clusterStatusUpdateFrequency": 1, "clusterFailureThreshold": 2, "clusterSuccessThreshold": 2, "clusterMonitorPeriod": 1, "retryMaxDelay": 5}
+FAST = settings.flags(CapacityFailoverSpec.model_validate({"statusIntervalSeconds": 1, "failureThresholdSeconds": 2, "successThresholdSeconds": 2}))
+for _component in (settings.CONTROLLERS, settings.SCHEDULER):
+    FAST[_component]["rate-limiter-max-delay"] = "5s"
 
 Object = dict[str, Any]
 
@@ -58,7 +62,7 @@ def make_member(name: str) -> None:
 
 def make_hub() -> None:
     kubernetes.apply({"name": HUB, "role": "hub", "region": "", "zone": ""})
-    karmada.apply({"cluster": HUB, "controlPlane": "karmada", "settings": FAST})
+    karmada.apply({"cluster": HUB, "controlPlane": "karmada", "settings": {"flags": FAST}})
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,9 @@ from tests.unit import engine, fleets
 from toolchain.pins import PINS
 
 
-def declare(raw: dict[str, Any], *, preview: bool = False, **kubeconfigs: str) -> tuple[engine.Engine, dict[str, Any]]:
+def declare(raw: dict[str, Any], *, preview: bool = False, host_kubeconfig: str | None = None, **kubeconfigs: str) -> tuple[engine.Engine, dict[str, Any]]:
     spec = parse_fleet(raw)
-    return engine.run(lambda: Fleet("fleet", FleetArgs(spec=spec, kubeconfigs=kubeconfigs)).outputs(), preview=preview)
+    return engine.run(lambda: Fleet("fleet", FleetArgs(spec=spec, kubeconfigs=kubeconfigs, host_kubeconfig=host_kubeconfig)).outputs(), preview=preview)
 
 
 @pytest.fixture(scope="module")
@@ -136,13 +136,9 @@ def test_the_driver_gets_what_it_reads(local: tuple[engine.Engine, dict[str, Any
         "cpuNode": True,
     }
     assert given["us-east-gateways-processes"] == {"cluster": "us-east", "region": "us-east", "zone": "us-east-1", "relay": True}
-    assert given["hub-karmada-processes"]["settings"] == {
-        "clusterStatusUpdateFrequency": 2,
-        "clusterFailureThreshold": 4,
-        "clusterSuccessThreshold": 4,
-        "resourceEvictionRate": 10,
-        "gracefulEvictionTimeout": 600,
-    }
+    flags = given["hub-karmada-processes"]["settings"]["flags"]
+    assert flags["karmada-controller-manager"]["cluster-failure-threshold"] == "4s", "the stack file's, not a default"
+    assert flags["karmada-webhook"] == {"allow-no-execute-taint-policy": "true"}
 
 
 def test_a_new_pin_is_a_change_that_pulumi_sees(local: tuple[engine.Engine, dict[str, Any]]) -> None:
@@ -286,7 +282,12 @@ KUBECONFIG = "apiVersion: v1\nkind: Config\ncurrent-context: one\ncontexts: [{na
 
 def test_an_existing_cluster_is_joined_and_otherwise_left_alone() -> None:
     declared, outputs = declare(existing(), west=KUBECONFIG)
-    assert [each["create"] for name, each in declared.commands().items() if name.startswith("west")] == ["fleet-driver member join"]
+    commands = {name: each["create"] for name, each in declared.commands().items() if name.startswith("west")}
+    assert commands == {
+        "west-kserve-verified": "fleet-driver control-plane verify",
+        "west-istio-verified": "fleet-driver control-plane verify",
+        "west-membership-join": "fleet-driver member join",
+    }
     assert outputs["endpoints"]["frontDoors"]["west"] == "https://llm.west.example.com"
     assert outputs["clusters"]["west"]["driver"] == "existing"
     assert outputs["clusters"]["west"]["simulatedGpus"] is False
@@ -302,6 +303,45 @@ def test_an_existing_cluster_is_joined_and_otherwise_left_alone() -> None:
     for policy in declared.of_kind("ClusterOverridePolicy"):
         if policy.inputs["metadata"]["name"].endswith("-listener"):
             assert [each["targetCluster"]["clusterNames"] for each in policy.inputs["spec"]["overrideRules"]] == [["east"]]
+
+
+def only_existing() -> dict[str, Any]:
+    raw = existing()
+    raw["clusters"] = [raw["clusters"][1]]
+    raw["models"][0]["placement"] = {"clusters": [{"name": "west"}], "minimumClusters": 1}
+    raw["models"][0]["replicas"] = 1
+    return raw
+
+
+def test_what_somebody_else_installed_is_verified_before_the_join_and_again_when_it_matters() -> None:
+    raw = only_existing()
+    raw["frontDoors"] = {"authentication": {"kind": "external", "provider": "opa"}}
+    declared, _ = declare(raw, west=KUBECONFIG)
+    assert declared.all_before("west-membership-join") >= {"west-kserve-verified", "west-istio-verified"}
+    for plane in ("kserve", "istio"):
+        command = declared.commands()[f"west-{plane}-verified"]
+        assert "delete" not in command, "nothing was made"
+        assert "triggers" not in command, "it runs when what it reads changes, not at every update"
+        given = command["stdin"]
+        assert (given["cluster"], given["controlPlane"], given["kubeconfig"]) == ("west", plane, KUBECONFIG)
+        assert "serving.kserve.io/v1beta1/InferenceService" in given["kinds"]
+        assert given["provider"] == "opa"
+        assert "stdin" in declared.named(f"west-{plane}-verified").secrets
+
+
+def test_a_provided_hub_is_verified_before_anything_is_declared_on_it() -> None:
+    raw = only_existing()
+    host = {"kubeconfigSecret": "kubeconfig-host", "context": "management", "namespace": "karmada"}
+    raw["hub"] = {"name": "control", "driver": {"kind": "existing", "kubeconfigSecret": "kubeconfig-hub", "host": host}}
+    raw["failover"] = {"capacity": {"failureThresholdSeconds": 20}}
+    declared, _ = declare(raw, host_kubeconfig="of the host", control=KUBECONFIG, west=KUBECONFIG)
+    given = declared.commands()["control-karmada-verified"]["stdin"]
+    assert (given["cluster"], given["controlPlane"]) == ("control", "karmada")
+    assert (given["hostKubeconfig"], given["hostContext"], given["hostNamespace"]) == ("of the host", "management", "karmada")
+    assert given["settings"]["flags"]["karmada-controller-manager"]["cluster-failure-threshold"] == "20s"
+    for each in declared.declared:
+        if each.type.startswith("kubernetes:"):
+            assert "control-karmada-verified" in declared.all_before(each.name), each.name
 
 
 def test_with_a_member_that_stays_objects_are_deleted_one_by_one() -> None:

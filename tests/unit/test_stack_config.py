@@ -75,6 +75,26 @@ def existing(**where: str) -> dict[str, Any]:
     return raw
 
 
+def test_the_kubeconfig_of_the_cluster_in_which_karmada_runs_is_no_cluster_s(tmp_path: Path) -> None:
+    raw = fleets.small()
+    (tmp_path / "host.yaml").write_text("of the host")
+    host = {"kubeconfigPath": "host.yaml", "namespace": "karmada"}
+    raw["hub"] = {"name": "control", "driver": {"kind": "existing", "kubeconfigSecret": "hub", "host": host}}
+    loaded = load(raw, folder=tmp_path, secrets={"hub": "of the hub"})
+    assert set(loaded.kubeconfigs) == {"control"}
+    assert loaded.host_kubeconfig is not None
+    del host["kubeconfigPath"]
+    assert "hub.driver.host: needs exactly one of `kubeconfigPath` and `kubeconfigSecret`" in refused(raw)
+    host["kubeconfigPath"] = "nothing.yaml"
+    assert "hub.driver.host.kubeconfigPath: cannot be read" in refused(raw, secrets={"hub": "of the hub"})
+
+
+def test_a_member_has_no_host_of_karmada() -> None:
+    raw = existing(kubeconfigSecret="kubeconfig-west")
+    raw["clusters"][1]["driver"]["host"] = {"kubeconfigSecret": "x"}
+    assert "clusters[1].driver.host: must not be set for a member" in refused(raw)
+
+
 def test_a_kubeconfig_comes_from_a_pulumi_secret_and_stays_one() -> None:
     loaded = load(existing(kubeconfigSecret="kubeconfig-west"), secrets={"kubeconfig-west": "very secret"})
     assert set(loaded.kubeconfigs) == {"west"}
