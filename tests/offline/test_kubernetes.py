@@ -14,7 +14,7 @@ from google.protobuf import empty_pb2
 from pulumi.runtime.proto import provider_pb2, provider_pb2_grpc
 
 from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
-from tests.conftest import ApiServer, free_port, run_api_server, wait_until
+from tests.conftest import ApiServer, free_port, run_api_server, run_controllers, wait_until
 from tests.offline.conftest import Done, Project
 from toolchain import tools
 from toolchain.catalogue import KUBERNETES_PLUGIN
@@ -51,7 +51,8 @@ WIDGETS = {
 
 @pytest.fixture(scope="module")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ApiServer]:
-    with run_api_server(tmp_path_factory.mktemp("cluster")) as server:
+    # The plugin deletes in the foreground, which the garbage collector finishes: without one every deletion times out.
+    with run_api_server(tmp_path_factory.mktemp("cluster")) as server, run_controllers(server, "garbage-collector-controller"):
         server.kube.create(WIDGETS)
         wait_until(lambda: _served(server), "the definition to be served")
         yield server
