@@ -20,7 +20,7 @@ def install() -> list[str]:
 
 
 def link_kubernetes(home: Path) -> None:
-    """A link, as for the other tools: the binary has 300 MB, and each clone has a folder of its own. Raises ToolError."""
+    """A link, as for the other tools: the binary has 167 MB, and each clone has a folder of its own. Raises ToolError."""
     folder = home / "plugins" / f"resource-kubernetes-v{PINS.pulumi_kubernetes}"
     folder.mkdir(parents=True, exist_ok=True)
     tools.point(folder / KUBERNETES_PLUGIN, tools.path(KUBERNETES_PLUGIN))
