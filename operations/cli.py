@@ -12,12 +12,16 @@ from operations.commands import COMMANDS, bench
 from toolchain import tools
 
 
-def parse(line: Sequence[str]) -> argparse.Namespace:
+def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="fleet", description="Run and look at an inference fleet.")
     commands = top.add_subparsers(required=True, metavar="COMMAND")
     for each in COMMANDS:
         each.add(commands)
-    return top.parse_args(bench.expanded(line))
+    return top
+
+
+def parse(line: Sequence[str]) -> argparse.Namespace:
+    return parser().parse_args(bench.expanded(line))
 
 
 def _write_no_more() -> None:

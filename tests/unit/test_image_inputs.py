@@ -88,7 +88,7 @@ def test_a_definition_that_cannot_be_read_is_named(clone: Path) -> None:
 
 
 def test_the_command_prints_one_json_object(capsys: pytest.CaptureFixture[str]) -> None:
-    arguments = cli.parser().parse_args(["image", "inputs", "--json"])
+    arguments = cli.parse(["image", "inputs", "--json"])
     arguments.run(arguments)
     found = json.loads(capsys.readouterr().out)
     assert found["tag"] == f"v{found['vllm']}-{found['digest'][:12]}"

@@ -112,6 +112,6 @@ def test_without_a_scanner_nothing_is_pretended(monkeypatch: pytest.MonkeyPatch,
 def test_the_command_refuses_an_image_by_its_report(tmp_path: Path) -> None:
     report = tmp_path / "report.json"
     report.write_text(json.dumps(TRIVY))
-    arguments = cli.parser().parse_args(["image", "scan", "--report", str(report)])
+    arguments = cli.parse(["image", "scan", "--report", str(report)])
     with pytest.raises(FleetError, match=r"CVE-1 \(high\) in perl-base 5\.36: fixed in 5\.38"):
         arguments.run(arguments)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from operations import plan_scale
+from operations.bench import plan as plan_scale
 from planning import choice, division, fleet_plan, losses
 from planning.losses import Served
 from planning.solver import Placed, Placement, exact, fits, hourly, keeps, taken_by
