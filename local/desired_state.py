@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from core.files import write_atomically
-from local import rebalance
 from local.host_cluster import HostCluster
 
 Object = dict[str, Any]
@@ -95,12 +94,9 @@ def delete(noun: str, spec: Object) -> Object:
 
 
 def start(cluster: HostCluster) -> None:
-    """Runs the cluster again, applies its pending changes, and gives it its share of the replicas."""
+    """Runs the cluster again and applies its pending changes. Its share of the replicas comes by the failback controller."""
     cluster.start()
     _catch_up(cluster)
-    if cluster.describe()["role"] == "member":
-        for model in rebalance.refill(cluster.name):
-            print(f"{model}: divided afresh, {cluster.name} is back", file=sys.stderr)
 
 
 def set_capacity(name: str, pool: str, capacity: str, *, available: bool) -> Object:

@@ -14,10 +14,8 @@ from pulumi import automation
 from core.errors import FleetError
 from core.exclusive import exclusive
 from core.progress import Progress
-from kube.client import Kube
-from local import rebalance
 from local.host_cluster import all_clusters
-from operations import hub, left_behind, status, stuck_works
+from operations import status
 from operations import token as tokens
 from operations.drills.faults.errors import FaultError
 from operations.drills.faults.journal import heal_left_over
@@ -33,7 +31,7 @@ _IN_USE_S = 20.0
 
 def _revive(progress: Progress) -> None:
     """Starts local clusters that are declared but not running: after a reboot, a crash or a drill."""
-    # The hub first: a region that comes back is given its share by the hub.
+    # The hub first: it gives a region that comes back its share.
     for cluster in sorted(all_clusters(), key=lambda each: each.describe()["role"] != "hub"):
         if not cluster.alive():
             progress.say(f"  {cluster.name}: not running; restarted")
@@ -49,21 +47,6 @@ def _claim(stack: str) -> None:
             f"{paths.STATE.name}/ holds the running stack `{owner.read_text()}`, got: `{stack}`", hint=f"make down, or give it a folder of its own: {own}"
         )
     owner.write_text(stack)
-
-
-def _refill(outputs: dict[str, Any], progress: Progress) -> None:
-    """Asks for a fresh division where a living cluster was passed over: Karmada divides once and does not look again."""
-    for name in status.gather(outputs).passed_over():
-        for model in rebalance.refill(name):
-            progress.say(f"  {model}: divided afresh, {name} had none of it")
-
-
-def _tidy(outputs: dict[str, Any], progress: Progress) -> None:
-    with Kube.from_kubeconfig(hub.kubeconfig(outputs)) as control:
-        for each in stuck_works.release(control):
-            progress.say(f"  {each} is there, and the hub took it for refused: looked at anew")
-    for each in left_behind.find({**hub.member_kubeconfigs(outputs), "hub": hub.kubeconfig(outputs)}, remove=True):
-        progress.say(f"  {each} is declared no more and was left behind there: deleted")
 
 
 def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
@@ -140,8 +123,6 @@ def up(stack_name: str, token: str, stages: Path | None, *, break_lock: bool = F
             outputs = in_clear(stack.outputs())
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
-            _tidy(outputs, progress)
-            _refill(outputs, progress)
             _await_models(outputs, progress)
         state = status.gather(outputs)
         answering, asked = state.answering(), tokens.asked_for(outputs)

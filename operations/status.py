@@ -131,17 +131,6 @@ class FleetState:
 
         return [model for model, placement in self.outputs.get("placements", {}).items() if any(real(cluster, model) for cluster in placement)]
 
-    def passed_over(self) -> list[str]:
-        """Clusters that are Ready for Karmada and were given no replica of a model that is to have some there."""
-        placements: dict[str, Any] = self.outputs.get("placements", {})
-        lacking = {
-            name
-            for model, placement in placements.items()
-            for name, wanted in placement.items()
-            if int(wanted["replicas"]) > 0 and not self.hub.scheduled.get(model, {}).get(name)
-        }
-        return sorted(name for name in lacking if self.hub.members.get(name))
-
     def missing(self) -> list[str]:
         """What is declared and not ready, one line each; empty when the fleet serves as declared."""
         lines: list[str] = []

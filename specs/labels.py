@@ -33,6 +33,9 @@ PART_OF = "inference-fleet"
 
 # The taint that evicts models from a lost cluster. Written by Karmada through our ClusterTaintPolicy, read by tolerations.
 TAINT_LOST = PREFIX + "cluster-lost"
+# Karmada's own name for it: no new replicas. Written by `fleet drain` and `karmadactl cordon`, read by Karmada's scheduler and the
+# failback controller.
+TAINT_CORDONED = "cluster.karmada.io/unschedulable"
 
 # InferenceServices, the model store and the routes of models.
 NAMESPACE_MODELS = "models"

@@ -43,6 +43,8 @@ class Embed:
 
 OWN_FAMILY = "dataplane"
 """The Go module of this repository. Its tools are built again when a source file changes."""
+FAILBACK_FAMILY = f"{OWN_FAMILY}/failback"
+"""A second Go module of this repository, inside the first one's folder: it needs Kubernetes' client, and the relay shall not."""
 OWN_VERSION = "0.1.0"
 """Of this repository, as pyproject.toml has it."""
 
@@ -97,8 +99,8 @@ def _karmada(name: str, package: str, seconds: int, binary: str = "") -> Tool:
     return Tool(name, PINS.karmada, build=GoBuild("karmada", package, seconds, defines, binary=binary))
 
 
-def _own(name: str, seconds: int) -> Tool:
-    return Tool(name, OWN_VERSION, build=GoBuild(OWN_FAMILY, f"inference-fleet/{OWN_FAMILY}/cmd/{name}", seconds))
+def _own(name: str, seconds: int, family: str = OWN_FAMILY) -> Tool:
+    return Tool(name, OWN_VERSION, build=GoBuild(family, f"inference-fleet/{family}/cmd/{name}", seconds))
 
 
 def _github(repository: str, tag: str) -> str:
@@ -202,6 +204,7 @@ TOOLS = (
     _own("fleet-relay", 27),
     _own("fleet-load", 2),
     _own("fleet-stand-in", 2),
+    _own("fleet-failback", 60, FAILBACK_FAMILY),
     Tool(
         "helm",
         PINS.helm,

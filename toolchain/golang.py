@@ -1,7 +1,7 @@
 """Tools, CRDs and manifests out of Go modules. go.sum pins every byte that goes in.
 
 Each family has a small module in toolchain/go: their k8s.io versions conflict, and `go install` refuses modules with replace lines.
-This repository's own tools are the module dataplane/, which needs no other.
+This repository's own tools are the modules dataplane/, which needs no other, and dataplane/failback/.
 """
 
 import contextlib
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from toolchain import packages, paths
 from toolchain.acquisition import Acquisition, ToolError, UnavailableError, need_space, partial
-from toolchain.catalogue import OWN_FAMILY, Edit, Embed, GoBuild, Share
+from toolchain.catalogue import FAILBACK_FAMILY, OWN_FAMILY, Edit, Embed, GoBuild, Share
 from toolchain.pins import PINS
 
 MODULES = Path(__file__).with_name("go")
@@ -26,17 +26,18 @@ _COLD_GIB, _WARM_GIB = 20, 2
 
 def module(family: str) -> Path:
     """The folder of a family's Go module."""
-    return paths.REPO / OWN_FAMILY if family == OWN_FAMILY else MODULES / family
+    return paths.REPO / family if family in (OWN_FAMILY, FAILBACK_FAMILY) else MODULES / family
 
 
 def fingerprint(family: str) -> str:
     """Changes with all that a family's tools are built from."""
     folder = module(family)
-    if family != OWN_FAMILY:
+    if family not in (OWN_FAMILY, FAILBACK_FAMILY):
         return packages.digest(folder / "go.mod", folder / "go.sum", *sorted(folder.glob("*.go")))
     total = hashlib.sha256()
-    for file in [folder / "go.mod", *sorted(folder.rglob("*.go"))]:
-        if not file.name.endswith("_test.go"):
+    inner = [each.parent for each in folder.glob("*/go.mod")]
+    for file in [*sorted(folder.glob("go.*")), *sorted(folder.rglob("*.go"))]:
+        if not file.name.endswith("_test.go") and not any(file.is_relative_to(each) for each in inner):
             total.update(f"{file.relative_to(folder)}\0".encode() + file.read_bytes() + b"\0")
     return total.hexdigest()[:12]
 

@@ -9,8 +9,8 @@ import pulumi
 from components.federation.hub_objects import hub_object
 from components.federation.interpreter import resource_interpreter
 from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
-from components.federation.propagation import INFERENCE_SERVICE, SHARED_KINDS
 from specs import labels
+from specs.propagation import INFERENCE_SERVICE, SHARED_KINDS
 
 # Karmada's own taints on a cluster that does not answer. They keep new work away and move nothing.
 KARMADA_TAINTS = ("cluster.karmada.io/not-ready", "cluster.karmada.io/unreachable")
@@ -54,8 +54,9 @@ def namespaces_policy(clusters: Sequence[str], namespaces: Sequence[str]) -> dic
 
 
 def _everywhere(clusters: Sequence[str]) -> dict[str, Any]:
-    # What every member holds stays on a lost one: it may be cut off from the hub only, and serve.
-    tolerations = [{"key": key, "operator": "Exists"} for key in (*KARMADA_TAINTS, labels.TAINT_LOST)]
+    # What every member holds stays on a lost one: it may be cut off from the hub only, and serve. A drained one gets what is new,
+    # or it would lack the routes of a model that was added meanwhile.
+    tolerations = [{"key": key, "operator": "Exists"} for key in (*KARMADA_TAINTS, labels.TAINT_LOST, labels.TAINT_CORDONED)]
     return {
         "clusterAffinity": {"clusterNames": sorted(clusters)},
         "clusterTolerations": tolerations,

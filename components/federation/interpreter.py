@@ -4,8 +4,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from components.federation.propagation import INFERENCE_SERVICE
 from specs import labels
+from specs.propagation import INFERENCE_SERVICE
 
 # Which script answers which question of Karmada about an InferenceService.
 _INTERPRETER = {

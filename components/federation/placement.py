@@ -11,11 +11,11 @@ import pulumi
 
 from components.federation import overrides
 from components.federation.hub_objects import hub_object
-from components.federation.propagation import INFERENCE_SERVICE
 from planning.division import policy_weights
 from specs import labels
 from specs.failover import CapacityFailoverSpec
 from specs.placement import PlacementSpec
+from specs.propagation import INFERENCE_SERVICE
 
 # Annotations by which Pulumi waits for an InferenceService on the hub. See `strip_pulumi_annotations`.
 WAIT_FOR = "pulumi.com/waitFor"

@@ -15,13 +15,13 @@ import pulumi
 
 from components.federation.hub_objects import hub_object
 from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
-from components.federation.propagation import INFERENCE_SERVICE
 from components.serving.serving_runtimes import CPU_DTYPE, runtime_name
 from runtime_image import engine_guard
 from specs import labels
 from specs.accelerators import CPU
 from specs.gpu_pools import AcceleratorSpec, TaintSpec
 from specs.models import ModelSpec
+from specs.propagation import INFERENCE_SERVICE
 from specs.runtimes import RuntimeSpec, RuntimesSpec
 from specs.serving_arguments import rendered, shapes_answers
 

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from local import gateways, istio, karmada, kserve, manifests, pki
+from local.failback import failback_unit
 from local.host_cluster import HostCluster
 from local.units import Unit
 from specs.control_planes import karmada as settings
@@ -132,6 +133,7 @@ def test_every_address_given_to_a_process_is_loopback(cluster: HostCluster) -> N
         *karmada_units(cluster).values(),
         kserve.unit(cluster, pki.ServingCertificate(cert, cert / "tls.crt", cert / "tls.key", CA)),
         istio.unit(cluster),
+        failback_unit(cluster, {}, []),
     ]
     for unit in units:
         for name, value in flags(unit).items():

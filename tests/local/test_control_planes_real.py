@@ -19,9 +19,9 @@ from components.federation.federation import cluster_taint_policy
 from components.federation.interpreter import resource_interpreter
 from federation import membership
 from kube.client import ApiError, Kube, condition
-from local import gateways, istio, karmada, kserve, kubernetes, pki, rebalance
+from local import gateways, istio, karmada, kserve, kubernetes, pki
 from local.host_cluster import HostCluster
-from specs import labels, naming
+from specs import labels, naming, propagation
 from specs.control_planes import karmada as settings
 from specs.failover import CapacityFailoverSpec
 from toolchain import paths
@@ -318,9 +318,8 @@ def test_what_a_webhook_outage_held_up_arrives_soon_after_it(fleet: Fleet) -> No
     assert stamped_generation(member) == stamp, "the edit must wait for the webhook"
     (cluster.dir / "units" / "kserve.json").write_text(definition)
     cluster.wait_ready(kserve.UNIT, 60)
-    waited = seconds(lambda: member.wait(lambda: stamped_generation(member) != stamp, 60, "the edit to arrive"))
-    print(f"arrived {waited:.1f} s after the webhook's return")
-    assert waited < FAST["retryMaxDelay"] + 5
+    # Without the longest delay that the fleet sets, Karmada's own would be 1000 s.
+    member.wait(lambda: stamped_generation(member) != stamp, 60, "the edit to arrive")
 
 
 def test_the_manager_recovers_when_crds_come_late(fleet: Fleet) -> None:
@@ -463,18 +462,34 @@ def division(fleet: Fleet, name: str) -> dict[str, int]:
     return {target["name"]: target["replicas"] for target in binding["spec"].get("clusters") or []}
 
 
-def test_a_member_that_returns_gets_its_share_again(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:
+def test_a_member_that_returns_gets_its_share_again_by_itself(fleet: Fleet) -> None:
     """us-east is dead since the test before. A model that could go nowhere is still being evicted then, for 600 s."""
     fleet.hub.wait(lambda: not division(fleet, "solo"), 30, "the eviction of solo")
     HostCluster("us-east").start()
     held = fleet.members["us-east"].get(*SERVICE, "solo", MODELS)["metadata"]["uid"]
-    assert rebalance.refill("us-east") == ["llama", "solo"]
-    fleet.hub.wait(lambda: division(fleet, "llama") == {"us-east": 2, "us-west": 1}, 30, "the declared division of llama")
+    took = seconds(lambda: fleet.hub.wait(lambda: division(fleet, "llama") == {"us-east": 2, "us-west": 1}, 90, "the declared division of llama"))
+    print(f"declared division {took:.1f} s after the start")
     fleet.hub.wait(lambda: division(fleet, "solo") == {"us-east": 1} and ready(fleet.hub, "solo"), 60, "solo to be Ready in us-east")
     fleet.hub.wait(lambda: ready(fleet.members["us-east"]), 60, "llama to be Ready in us-east")
     assert fleet.members["us-east"].get(*SERVICE, "solo", MODELS)["metadata"]["uid"] == held, "a copy that is there is kept"
-    assert rebalance.refill("us-east") == []
-    assert capfd.readouterr().err == ""
+
+
+def test_what_karmada_left_behind_on_a_member_is_deleted_through_its_proxy(fleet: Fleet) -> None:
+    """Objects that no Work stands for, beside twice as many that one does."""
+    west, space = fleet.members["us-west"], "karmada-es-us-west"
+    (work,) = (each for each in fleet.hub.list(membership.WORK_API, "Work", space) if each["spec"]["workload"]["manifests"][0]["metadata"]["name"] == "llama")
+    own = {key: value for key, _, value in (each.partition("=") for each in propagation.MANAGED.split(","))}
+
+    def put(name: str, work: str) -> None:
+        notes = {"work.karmada.io/namespace": space, "work.karmada.io/name": work}
+        west.create({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name, "namespace": MODELS, "labels": own, "annotations": notes}})
+
+    put("left-behind", "gone-1")
+    for name in ("kept-0", "kept-1"):
+        put(name, work["metadata"]["name"])
+    west.wait(lambda: west.find("v1", "ConfigMap", "left-behind", MODELS) is None, 120, "the orphan to be deleted")
+    for name in ("kept-0", "kept-1"):
+        assert west.delete("v1", "ConfigMap", name, MODELS)
 
 
 def test_a_dead_member_can_leave(fleet: Fleet, capfd: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 import pulumi_offline
 from toolchain import docs, golang, paths, pins
-from toolchain.catalogue import OWN_FAMILY, OWN_VERSION, SHARES, TOOLS
+from toolchain.catalogue import FAILBACK_FAMILY, OWN_FAMILY, OWN_VERSION, SHARES, TOOLS
 from toolchain.pins import PINS
 
 _MODULES = paths.REPO / "toolchain" / "go"
@@ -92,7 +92,7 @@ def test_a_go_module_requires_the_pinned_version(family: str, module: str, versi
 
 def test_what_is_built_is_a_tool_of_its_module() -> None:
     for tool in TOOLS:
-        if tool.build and tool.build.family != OWN_FAMILY:
+        if tool.build and tool.build.family not in (OWN_FAMILY, FAILBACK_FAMILY):
             module = _MODULES / tool.build.family
             if tool.build.package == f"inference-fleet/toolchain/{tool.build.family}":
                 assert (module / "main.go").exists(), tool.name
@@ -109,9 +109,10 @@ def test_tools_of_one_binary_are_built_alike_and_its_main_knows_their_names() ->
         assert [other for _, other in shared if other.binary == build.binary and other != build] == [], tool.name
 
 
-def test_our_own_tools_are_all_programs_of_our_own_module_and_have_the_projects_version() -> None:
-    module = golang.module(OWN_FAMILY)
-    own = [tool for tool in TOOLS if tool.build and tool.build.family == OWN_FAMILY]
+@pytest.mark.parametrize("family", [OWN_FAMILY, FAILBACK_FAMILY])
+def test_our_own_tools_are_all_programs_of_our_own_modules_and_have_the_projects_version(family: str) -> None:
+    module = golang.module(family)
+    own = [tool for tool in TOOLS if tool.build and tool.build.family == family]
     assert {tool.name for tool in own} == {program.name for program in (module / "cmd").iterdir()}
     assert {tool.pin for tool in own} == {OWN_VERSION}
     assert tomllib.loads((paths.REPO / "pyproject.toml").read_text())["project"]["version"] == OWN_VERSION
@@ -122,6 +123,14 @@ def test_our_own_module_needs_no_other_and_the_pinned_go_builds_it() -> None:
     found = re.fullmatch(rf"module inference-fleet/{OWN_FAMILY}\n\ngo (\d+)\.(\d+)\.\d+\n", text)
     assert found is not None, text
     assert (int(found[1]), int(found[2])) <= tuple(map(int, PINS.go.split(".")[:2]))
+
+
+def test_the_failback_controller_is_built_on_the_kubernetes_client_of_the_pinned_version() -> None:
+    text = (golang.module(FAILBACK_FAMILY) / "go.mod").read_text()
+    minor_and_patch = PINS.kubernetes.removeprefix("1.")
+    for module in ("api", "apimachinery", "client-go"):
+        assert f"k8s.io/{module} v0.{minor_and_patch}\n" in text
+    assert re.match(rf"module inference-fleet/{FAILBACK_FAMILY}\n", text)
 
 
 def test_kept_files_come_from_the_modules_that_are_built() -> None:

@@ -61,7 +61,7 @@ def test_models_tolerate_a_lost_cluster_for_a_while_and_no_new_work_goes_there()
     policy = placement.propagation_policy("chat", spec(), CapacityFailoverSpec())
     tolerated = {each["key"]: each for each in policy["spec"]["placement"]["clusterTolerations"]}
     assert tolerated[labels.TAINT_LOST]["tolerationSeconds"] == 60
-    assert not set(federation.KARMADA_TAINTS) & set(tolerated)
+    assert not {*federation.KARMADA_TAINTS, labels.TAINT_CORDONED} & set(tolerated)
 
 
 def test_a_model_may_wait_longer_than_the_fleet_or_not_at_all() -> None:
@@ -89,7 +89,7 @@ def test_no_setting_is_used_that_karmada_deprecated_or_refuses() -> None:
 def test_what_members_share_reaches_them_even_if_they_are_away() -> None:
     body = federation.shared_policy(["west", "east"])["spec"]
     assert body["placement"]["clusterAffinity"]["clusterNames"] == ["east", "west"]
-    assert {each["key"] for each in body["placement"]["clusterTolerations"]} == {*federation.KARMADA_TAINTS, labels.TAINT_LOST}
+    assert {each["key"] for each in body["placement"]["clusterTolerations"]} == {*federation.KARMADA_TAINTS, labels.TAINT_LOST, labels.TAINT_CORDONED}
     # Without a number of seconds: routes of a region that is only cut off from the hub must stay.
     assert all("tolerationSeconds" not in each and "effect" not in each for each in body["placement"]["clusterTolerations"])
     assert {each["kind"] for each in body["resourceSelectors"]} == {

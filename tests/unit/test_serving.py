@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
-from components.federation.propagation import SHARED_KINDS
 from components.serving import models, serving_runtimes
 from planning.stack_file import parse_fleet
 from runtime_image import engine_guard
@@ -19,6 +18,7 @@ from specs.failover import RequestFailoverSpec
 from specs.fleet import FleetSpec
 from specs.gpu_pools import TaintSpec
 from specs.models import ModelSpec
+from specs.propagation import SHARED_KINDS
 from tests.unit import fleets
 
 

@@ -1,5 +1,7 @@
 """What the hub propagates to the members: the one registry of kinds."""
 
+from specs import labels
+
 INFERENCE_SERVICE = {"apiVersion": "serving.kserve.io/v1beta1", "kind": "InferenceService"}
 
 # What every member holds alike, found by LABEL_PROPAGATE.
@@ -16,5 +18,7 @@ SHARED_KINDS = (
     ("networking.k8s.io/v1", "NetworkPolicy"),
 )
 
-# All of them, as `apiVersion/Kind`.
+# Labels that every object has which Karmada put on a member for this fleet.
+MANAGED = f"karmada.io/managed=true,{labels.LABEL_PART_OF}={labels.PART_OF}"
+# All of them, as `apiVersion/Kind`, namespaces apart.
 REQUIRED_KINDS = tuple(f"{api_version}/{kind}" for api_version, kind in ((INFERENCE_SERVICE["apiVersion"], INFERENCE_SERVICE["kind"]), *SHARED_KINDS))
