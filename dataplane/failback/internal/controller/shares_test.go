@@ -86,6 +86,13 @@ func TestAModelThatIsNotDividedAsDeclaredIsRequestedEverLessOftenAndKeepsNobodyW
 	stage.same("attempts remembered", len(stage.controller.attempts), 0)
 }
 
+func TestModelsThatFailedComeLast(t *testing.T) {
+	stage := newStage(t, nil, with(clusters(), moved("a"), moved("b"), moved("c"))...)
+	stage.asleep = true
+	stage.pass(45)
+	stage.same("requested", stage.heard(ReasonRequested), []string{"a", "b", "c"})
+}
+
 func TestAnotherDivisionIsTriedAtOnce(t *testing.T) {
 	now := start
 	tried := attempt{}
