@@ -81,7 +81,7 @@ func (o *Orphans) Run(ctx context.Context) {
 	}
 }
 
-// Scan looks at every member that is Ready.
+// Scan looks at every member in push mode that is Ready.
 func (o *Orphans) Scan(ctx context.Context) {
 	clusters, err := decoded[karmada.Cluster](o.Clusters)
 	if err != nil {
@@ -90,7 +90,8 @@ func (o *Orphans) Scan(ctx context.Context) {
 	}
 	seen := map[string]map[types.UID]bool{}
 	for _, cluster := range clusters {
-		if cluster.DeletionTimestamp != nil || cluster.Ready().Status != metav1.ConditionTrue {
+		// Of a member in pull mode, nothing says that the hub can reach its API server.
+		if cluster.DeletionTimestamp != nil || cluster.Ready().Status != metav1.ConditionTrue || cluster.Spec.SyncMode == "Pull" {
 			continue
 		}
 		found, err := o.scan(ctx, cluster)

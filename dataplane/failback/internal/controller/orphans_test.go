@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/testutil"
 	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
@@ -122,13 +123,20 @@ func TestAHubThatLostItsWorksDeletesNothing(t *testing.T) {
 	stage.same("counted", testutil.ToFloat64(stage.metrics.Orphans.WithLabelValues("us-east", orphanMany)), 3)
 }
 
-func TestAMemberThatIsNotReadyIsNotScanned(t *testing.T) {
-	stage, orphans, member := newOrphans(t, heldObject("chat", "gone", nil))
-	stage.change("us-east", ready("False"))
-	stage.round()
-	orphans.Scan(t.Context())
-	orphans.Scan(t.Context())
-	stage.same("calls", len(member.Actions()), 0)
+func TestAMemberThatIsNotReadyOrPullsIsNotScanned(t *testing.T) {
+	for name, change := range map[string]func(*unstructured.Unstructured){
+		"not Ready": ready("False"),
+		"pulls":     func(cluster *unstructured.Unstructured) { set(cluster, "Pull", "spec", "syncMode") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			stage, orphans, member := newOrphans(t, heldObject("chat", "gone", nil))
+			stage.change("us-east", change)
+			stage.round()
+			orphans.Scan(t.Context())
+			orphans.Scan(t.Context())
+			stage.same("calls", len(member.Actions()), 0)
+		})
+	}
 }
 
 func TestTwoSightsMustFollowEachOther(t *testing.T) {

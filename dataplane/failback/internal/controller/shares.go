@@ -80,7 +80,10 @@ func (c *Controller) observe() (map[string]share.Member, error) {
 	for _, cluster := range clusters {
 		// The time of the transition shows a flap that fell between two rounds.
 		ready := cluster.Ready()
-		looks := fmt.Sprint(ready.Status, ready.LastTransitionTime.Unix(), cluster.Spec.Taints)
+		looks := fmt.Sprint(ready.Status, ready.LastTransitionTime.Unix())
+		for _, taint := range cluster.Spec.Taints {
+			looks += fmt.Sprintf(" %s=%s:%s", taint.Key, taint.Value, taint.Effect)
+		}
 		known, ok := c.well[cluster.Name]
 		if !ok || known.looks != looks {
 			known = wellness{looks, now}

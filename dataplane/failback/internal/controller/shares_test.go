@@ -156,6 +156,15 @@ func TestACordonedRegionIsLeftAlone(t *testing.T) {
 	stage.same("uncordoned", stage.division("chat"), declared)
 }
 
+func TestARegionWithATaintThatKeepsNobodyAwayIsStableToo(t *testing.T) {
+	tainted := clusters()
+	taint := map[string]any{"key": "slow", "effect": "PreferNoSchedule", "timeAdded": start.Format(time.RFC3339)}
+	set(tainted[0], []any{taint}, "spec", "taints")
+	stage := newStage(t, nil, with(tainted, moved("chat"))...)
+	stage.pass(8)
+	stage.same("division", stage.division("chat"), declared)
+}
+
 func evicted(binding *unstructured.Unstructured, producer string, replicas any) *unstructured.Unstructured {
 	task := map[string]any{"fromCluster": "us-east", "producer": producer, "reason": "TaintUntolerated"}
 	if replicas != nil {
