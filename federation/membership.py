@@ -11,7 +11,7 @@ from typing import Any
 from federation import verification
 from kube.client import ApiError, Kube, KubeError, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
-from specs import naming
+from specs import failback_access, naming
 from specs.naming import CLUSTER_NAMESPACE
 
 CLUSTER_API = "cluster.karmada.io/v1alpha1"
@@ -121,7 +121,8 @@ def unjoin(spec: Object) -> Object:
 
 
 def member_objects(name: str) -> list[Object]:
-    """What the member grants to Karmada: two service accounts with tokens, one of them with all rights."""
+    """What the member grants to Karmada, two service accounts with tokens, one of them with all rights; and to the failback
+    controller."""
     account = f"karmada-{name}"
     role = f"karmada-controller-manager:{account}"
     everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
@@ -148,6 +149,7 @@ def member_objects(name: str) -> list[Object]:
             "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
             "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": CLUSTER_NAMESPACE}],
         },
+        *failback_access.member_access(),
     ]
 
 
@@ -289,6 +291,8 @@ def _clean(member: Kube, name: str) -> None:
     try:
         member.delete(RBAC_API, "ClusterRoleBinding", role)
         member.delete(RBAC_API, "ClusterRole", role)
+        for item in failback_access.member_access():
+            member.delete(item["apiVersion"], item["kind"], item["metadata"]["name"])
         member.delete("v1", "Namespace", CLUSTER_NAMESPACE)
     except Unreachable as error:
         _say(f"`{name}`: the access of Karmada was not taken back: {error}")

@@ -13,7 +13,7 @@ import httpx
 
 from kube.client import ApiError, Kube
 from local import manifests, pki
-from local.failback import FAILBACK, failback_unit
+from local.failback import FAILBACK, failback_unit, install
 from local.host_cluster import HostCluster, UnitError
 from local.units import HttpReady, Unit
 from specs.control_planes.karmada import CONTROLLERS, SCHEDULER, WEBHOOK, Flags, arguments, of_settings
@@ -59,8 +59,7 @@ def apply(spec: Object) -> Object:
         kube.wait(lambda: _webhook_answers(kube), 30, f"{WEBHOOK} on `{hub.name}`")
         hub.wait_ready(CONTROLLERS, 90)
         hub.wait_ready(SCHEDULER, 60)
-        hub.put_unit(failback_unit(hub, LEAN, ["kube-apiserver", AGGREGATED, CONTROLLERS]))
-        hub.wait_ready(FAILBACK, 60)
+        install(hub, kube, NAMESPACE, failback_unit(hub, LEAN, ["kube-apiserver", AGGREGATED, CONTROLLERS]))
     return {"version": running_version(hub)}
 
 

@@ -22,3 +22,13 @@ SHARED_KINDS = (
 MANAGED = f"karmada.io/managed=true,{labels.LABEL_PART_OF}={labels.PART_OF}"
 # All of them, as `apiVersion/Kind`, namespaces apart.
 REQUIRED_KINDS = tuple(f"{api_version}/{kind}" for api_version, kind in ((INFERENCE_SERVICE["apiVersion"], INFERENCE_SERVICE["kind"]), *SHARED_KINDS))
+
+
+def resources() -> list[tuple[str, str]]:
+    """(API group, plural) of all propagated kinds, as RBAC names them."""
+    return [(api_version.rpartition("/")[0], _plural(kind)) for api_version, kind in (each.rsplit("/", 1) for each in REQUIRED_KINDS)]
+
+
+def _plural(kind: str) -> str:
+    name = kind.lower()
+    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"

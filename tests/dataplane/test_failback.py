@@ -15,10 +15,9 @@ import httpx
 import pytest
 import yaml
 
-from components.federation import failback
 from kube.client import Kube
 from local import manifests
-from specs import propagation
+from specs import failback_access, propagation
 from tests.conftest import ApiServer, free_port, process, wait_until
 from toolchain import tools
 
@@ -53,7 +52,7 @@ def hub(api_server: ApiServer) -> ApiServer:
     assert len(crds) == len(NEEDED)
     manifests.apply_crds(api_server.kube, [*crds, cluster_crd()])
     spaces = [manifests.namespace(name) for name in (NAMESPACE, "models", "karmada-es-us-east")]
-    manifests.apply_all(api_server.kube, [*spaces, *failback.hub_access(NAMESPACE)])
+    manifests.apply_all(api_server.kube, [*spaces, *failback_access.hub_access(NAMESPACE)])
     for name in ("us-east", "us-west", "eu-west"):
         cluster = {"apiVersion": "cluster.karmada.io/v1alpha1", "kind": "Cluster", "metadata": {"name": name}}
         serves = [{"groupVersion": SERVICE["apiVersion"], "resources": [{"kind": SERVICE["kind"]}]}]
@@ -81,19 +80,19 @@ class Controller:
 
 @contextmanager
 def controller(server: ApiServer, folder: Path, name: str) -> Generator[Controller]:
-    """As the user of failback.hub_access, by impersonation."""
+    """As the user of failback_access.hub_access, by impersonation."""
     config = yaml.safe_load(server.kubeconfig.read_text())
-    config["users"][0]["user"]["as"] = failback.NAME
+    config["users"][0]["user"]["as"] = failback_access.NAME
     (folder / name).mkdir()
     (folder / name / "kubeconfig").write_text(yaml.safe_dump(config))
     metrics, health = free_port(), free_port()
     command = [
-        str(tools.acquire(failback.NAME)),
+        str(tools.acquire(failback_access.NAME)),
         f"--kubeconfig={folder / name / 'kubeconfig'}",
         f"--lease-namespace={NAMESPACE}",
         f"--metrics-bind-address=127.0.0.1:{metrics}",
         f"--health-probe-bind-address=127.0.0.1:{health}",
-        f"--orphan-kinds={','.join(propagation.kinds())}",
+        f"--orphan-kinds={','.join(propagation.REQUIRED_KINDS)}",
         "--orphan-interval=1s",
         "--stable-for=1s",
         "--settle-timeout=1s",

@@ -49,12 +49,12 @@ def test_an_unknown_place_is_left_out_of_the_cluster_object() -> None:
     assert not {"region", "provider", "zones"} & set(cluster["spec"])
 
 
-def test_karmada_gets_an_account_with_all_rights_and_one_to_impersonate() -> None:
+def test_karmada_gets_an_account_with_all_rights_and_one_to_impersonate_and_failback_a_few() -> None:
     objects = membership.member_objects("us-east")
     accounts = [item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount"]
     assert accounts == ["karmada-impersonator", "karmada-us-east"]
-    [binding] = [item for item in objects if item["kind"] == "ClusterRoleBinding"]
-    assert [subject["name"] for subject in binding["subjects"]] == ["karmada-us-east"]
+    bound = [(subject["kind"], subject["name"]) for item in objects if item["kind"] == "ClusterRoleBinding" for subject in item["subjects"]]
+    assert bound == [("ServiceAccount", "karmada-us-east"), ("User", "fleet-failback")]
 
 
 def test_a_member_counts_as_joined_once_it_reports_every_propagated_kind() -> None:

@@ -9,7 +9,7 @@ import pytest
 
 from components.federation import failback
 from local.failback import FAILBACK
-from specs import propagation
+from specs import failback_access, propagation
 from specs.propagation import INFERENCE_SERVICE, SHARED_KINDS
 from toolchain import golang
 from toolchain.catalogue import FAILBACK_FAMILY, TOOLS
@@ -53,7 +53,7 @@ def rules(manifests: list[Object], kind: str) -> list[Object]:
 
 
 def test_its_rights_on_the_hub_hold_no_wildcard_no_secret_and_nothing_that_it_does_not_call() -> None:
-    granted = rules(failback.hub_access("fleet"), "ClusterRole")
+    granted = rules(failback_access.hub_access("fleet"), "ClusterRole")
     found = {(group, resource): set(rule["verbs"]) for rule in granted for group in rule["apiGroups"] for resource in rule["resources"]}
     assert not any("*" in text for key, verbs in found.items() for text in (*key, *verbs))
     assert "secrets" not in {resource for _, resource in found}
@@ -68,28 +68,28 @@ def test_its_rights_on_the_hub_hold_no_wildcard_no_secret_and_nothing_that_it_do
 
 
 def test_everything_is_granted_to_one_user_who_has_no_groups() -> None:
-    granted = [*failback.hub_access("fleet"), *failback.member_access([("", "configmaps")])]
+    granted = [*failback_access.hub_access("fleet"), *failback_access.member_access()]
     subjects = [subject for each in granted if each["kind"].endswith("Binding") for subject in each["subjects"]]
     assert len(subjects) == 3
     assert {(each["kind"], each["name"]) for each in subjects} == {("User", "fleet-failback")}
 
 
-def test_a_member_lets_it_list_and_delete_what_is_propagated() -> None:
-    resources = [("", "configmaps"), ("networking.istio.io", "gateways"), ("networking.istio.io", "envoyfilters")]
-    assert rules(failback.member_access(resources), "ClusterRole") == [
-        {"apiGroups": [""], "resources": ["configmaps"], "verbs": ["list", "delete"]},
-        {"apiGroups": ["networking.istio.io"], "resources": ["envoyfilters", "gateways"], "verbs": ["list", "delete"]},
-    ]
+def test_a_member_lets_it_list_and_delete_what_is_propagated_and_nothing_else() -> None:
+    granted = rules(failback_access.member_access(), "ClusterRole")
+    assert {tuple(rule["verbs"]) for rule in granted} == {("list", "delete")}
+    found = {(group, resource) for rule in granted for group in rule["apiGroups"] for resource in rule["resources"]}
+    assert found == set(propagation.resources())
+    assert {("", "configmaps"), ("networking.istio.io", "serviceentries"), ("serving.kserve.io", "inferenceservices")} <= found
+    assert not any("*" in part for pair in found for part in pair)
 
 
 def test_members_are_searched_for_every_kind_that_is_sent_to_them() -> None:
-    assert set(propagation.kinds()) == {f"{INFERENCE_SERVICE['apiVersion']}/InferenceService", *(f"{api}/{kind}" for api, kind in SHARED_KINDS)}
-    assert not {"v1/Namespace", "v1/PersistentVolumeClaim"} & set(propagation.kinds())
+    assert set(propagation.REQUIRED_KINDS) == {f"{INFERENCE_SERVICE['apiVersion']}/InferenceService", *(f"{api}/{kind}" for api, kind in SHARED_KINDS)}
+    assert not {"v1/Namespace", "v1/PersistentVolumeClaim"} & set(propagation.REQUIRED_KINDS)
 
 
-def test_the_program_is_a_tool_under_the_name_that_both_use() -> None:
-    assert failback.NAME == FAILBACK
-    assert failback.NAME in {tool.name for tool in TOOLS}
+def test_the_program_is_a_tool_under_the_name_of_its_user() -> None:
+    assert FAILBACK in {tool.name for tool in TOOLS}
 
 
 def test_the_host_process_does_not_load_pulumi_for_it() -> None:

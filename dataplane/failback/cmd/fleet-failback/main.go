@@ -77,6 +77,7 @@ func parse(arguments []string, output io.Writer) (settings, error) {
 	flags.DurationVar(&chosen.options.StableFor, "stable-for", 5*time.Second, "how long a cluster must be Ready and untainted before it is given replicas")
 	flags.DurationVar(&chosen.options.Interval, "interval", time.Second, "pause between two models")
 	flags.DurationVar(&chosen.options.SettleTimeout, "settle-timeout", 10*time.Second, "longest wait for a rescheduled model to be healthy before the next one's turn")
+	flags.DurationVar(&chosen.options.Within, "within", 30*time.Second, "bound for these waits of all models that are due at the same time")
 	flags.DurationVar(&chosen.options.ScheduleTimeout, "schedule-timeout", 15*time.Second, "longest wait for the declared division after a request")
 	flags.DurationVar(&chosen.options.Backoff, "backoff", 10*time.Second, "pause after a request without effect, doubled with each of the same division")
 	flags.DurationVar(&chosen.options.MaxBackoff, "max-backoff", 10*time.Minute, "longest such pause")
@@ -108,7 +109,7 @@ func parse(arguments []string, output io.Writer) (settings, error) {
 		return chosen, fmt.Errorf("--orphan-selector: must be a label selector that is not empty, got: `%s`", chosen.orphanSelector)
 	}
 	for name, value := range map[string]time.Duration{
-		"stable-for": chosen.options.StableFor, "interval": chosen.options.Interval, "settle-timeout": chosen.options.SettleTimeout,
+		"stable-for": chosen.options.StableFor, "interval": chosen.options.Interval, "settle-timeout": chosen.options.SettleTimeout, "within": chosen.options.Within,
 		"schedule-timeout": chosen.options.ScheduleTimeout - 1, "backoff": chosen.options.Backoff - 1, "orphan-interval": chosen.orphanInterval - time.Second,
 	} {
 		if value < 0 {

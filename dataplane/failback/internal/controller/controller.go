@@ -30,6 +30,8 @@ type Options struct {
 	Interval time.Duration
 	// SettleTimeout bounds the wait for a rescheduled model to be healthy before the next one's turn.
 	SettleTimeout time.Duration
+	// Within bounds the waits of all models that are due at the same time: with many of them, each gets less.
+	Within time.Duration
 	// ScheduleTimeout bounds the wait for the declared division after a request.
 	ScheduleTimeout time.Duration
 	// Backoff and MaxBackoff: the pause after a request without effect, doubled with each.
@@ -69,6 +71,8 @@ type Controller struct {
 	attempts map[types.UID]attempt
 	current  *flight
 	notYet   time.Time
+	// waitsEnd is when no model of those that are due now is waited for any more.
+	waitsEnd time.Time
 	resynced map[types.UID]attempt
 }
 

@@ -61,6 +61,7 @@ type flight struct {
 	wellSince map[string]time.Time
 	request   string
 	restored  time.Time
+	settle    time.Duration
 }
 
 type judged struct {
@@ -146,7 +147,11 @@ func (c *Controller) syncShares(ctx context.Context, members map[string]share.Me
 		return min(next, poll), nil
 	}
 	if len(due) == 0 {
+		c.waitsEnd = time.Time{}
 		return next, nil
+	}
+	if c.waitsEnd.IsZero() {
+		c.waitsEnd = now.Add(c.options.Within)
 	}
 	if now.Before(c.notYet) {
 		return min(next, c.notYet.Sub(now)), nil
@@ -155,7 +160,8 @@ func (c *Controller) syncShares(ctx context.Context, members map[string]share.Me
 	slices.SortFunc(due, func(a, b judged) int {
 		return cmp.Or(cmp.Compare(c.attempts[a.UID].count, c.attempts[b.UID].count), cmp.Compare(a.Namespace, b.Namespace), cmp.Compare(a.Name, b.Name))
 	})
-	return min(next, poll), c.begin(ctx, due[0])
+	each := max(0, c.waitsEnd.Sub(now)) / time.Duration(len(due))
+	return min(next, poll), c.begin(ctx, due[0], min(each, c.options.SettleTimeout))
 }
 
 func (c *Controller) watches(binding *karmada.Binding) bool {
@@ -163,7 +169,7 @@ func (c *Controller) watches(binding *karmada.Binding) bool {
 	return slices.Contains(c.options.Kinds, binding.Spec.Resource.Kind+"."+group)
 }
 
-func (c *Controller) begin(ctx context.Context, each judged) error {
+func (c *Controller) begin(ctx context.Context, each judged, settle time.Duration) error {
 	log := c.log.With("model", each.Spec.Resource.Name, "short", each.Short, "held", share.Text(each.Held()), "declared", share.Text(each.Declared))
 	if c.options.DryRun {
 		log.Info("would reschedule")
@@ -173,7 +179,7 @@ func (c *Controller) begin(ctx context.Context, each judged) error {
 	log.Info("rescheduling", "reason", each.Reason)
 	c.current = &flight{
 		uid: each.UID, namespace: each.Namespace, name: each.Name, model: each.Spec.Resource.Name,
-		began: c.clock.Now(), goal: share.Text(each.Declared), short: each.Short, wellSince: map[string]time.Time{},
+		began: c.clock.Now(), goal: share.Text(each.Declared), short: each.Short, wellSince: map[string]time.Time{}, settle: settle,
 	}
 	for _, name := range each.Short {
 		c.current.wellSince[name] = c.well[name].since
@@ -226,7 +232,7 @@ func (c *Controller) arrived(ctx context.Context, each judged) {
 		c.event(each.Binding, corev1.EventTypeNormal, ReasonRestored, fmt.Sprintf("Declared division restored: %s.", share.Text(each.Held())))
 	}
 	healthy := !slices.ContainsFunc(c.current.short, func(name string) bool { return each.Held()[name] > 0 && !each.Healthy(name) })
-	if healthy || now.Sub(c.current.restored) >= c.options.SettleTimeout {
+	if healthy || now.Sub(c.current.restored) >= c.current.settle {
 		c.land(ctx)
 	}
 }

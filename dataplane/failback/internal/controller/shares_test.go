@@ -86,6 +86,22 @@ func TestAModelThatIsNotDividedAsDeclaredIsRequestedEverLessOftenAndKeepsNobodyW
 	stage.same("attempts remembered", len(stage.controller.attempts), 0)
 }
 
+func TestManyModelsShareTheTimeThatMayBeWaited(t *testing.T) {
+	all := clusters()
+	var names []string
+	for index := range 16 {
+		names = append(names, string(rune('a'+index)))
+		all = append(all, moved(names[index]))
+	}
+	stage := newStage(t, nil, all...)
+	stage.pass(65)
+	for _, name := range names {
+		stage.same(name, stage.division(name), declared)
+	}
+	stage.pass(20)
+	stage.same("the next time begins anew", stage.controller.waitsEnd.IsZero(), true)
+}
+
 func TestModelsThatFailedComeLast(t *testing.T) {
 	stage := newStage(t, nil, with(clusters(), moved("a"), moved("b"), moved("c"))...)
 	stage.asleep = true

@@ -67,7 +67,7 @@ func newStage(t *testing.T, change func(*Options), objects ...*unstructured.Unst
 	}
 	options := Options{
 		Kinds: []string{"InferenceService.serving.kserve.io"}, StableFor: 5 * time.Second, Interval: time.Second,
-		SettleTimeout: 10 * time.Second, ScheduleTimeout: 15 * time.Second, Backoff: 10 * time.Second, MaxBackoff: 10 * time.Minute,
+		SettleTimeout: 10 * time.Second, Within: 40 * time.Second, ScheduleTimeout: 15 * time.Second, Backoff: 10 * time.Second, MaxBackoff: 10 * time.Minute,
 	}
 	if change != nil {
 		change(&options)
