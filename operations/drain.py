@@ -3,8 +3,8 @@
 from core.errors import FleetError
 from core.exclusive import exclusive
 from core.progress import Progress
-from local.gateways import REGIONAL_GATEWAY
 from kube.client import Kube, KubeError, Unreachable
+from local.gateways import REGIONAL_GATEWAY
 from local.host_cluster import HostCluster, all_clusters
 from operations.cordon import set_cordon
 from operations.drills.faults import gateway_admin

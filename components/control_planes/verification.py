@@ -5,10 +5,10 @@ from typing import Any
 
 import pulumi
 
-from components.federation.propagation import REQUIRED_KINDS
 from specs.callers import ExternalAuthenticationSpec
 from specs.control_planes import karmada
 from specs.fleet import FleetSpec
+from specs.propagation import REQUIRED_KINDS
 
 
 def karmada_settings(spec: FleetSpec) -> dict[str, Any]:

@@ -89,7 +89,7 @@ def test_chart_values_and_post_rendering_make_a_karmada_in_which_nothing_is_foun
     assert isinstance(given, dict)
     gates = ",".join(f"{name}={str(value).lower()}" for name, value in {"PropagateDeps": False, **given["featureGates"]}.items())
     extra = [f"--{name}={value}" for name, value in given["extraCommandArgs"].items()]
-    processes = {
+    processes: dict[karmada.Component, karmada.Process] = {
         # As templates/karmada-controller-manager.yaml writes it.
         karmada.CONTROLLERS: process(
             karmada.CONTROLLERS, "--cluster-status-update-frequency=10s", f"--controllers={given['controllers']}", f"--feature-gates={gates}", *extra
