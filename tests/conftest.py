@@ -25,7 +25,7 @@ settings.register_profile("repeatable", derandomize=True, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # Tests below these folders start real programs; those of tests/fleet a whole fleet. All others are the default tier.
-_INTEGRATION = frozenset({"dataplane", "gateways", "guard", "local", "offline", "schema"})
+_INTEGRATION = frozenset({"dataplane", "gateways", "guard", "local", "offline", "schema", "state"})
 
 _READY_S = 60.0
 _PR_SET_PDEATHSIG = 1

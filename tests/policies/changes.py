@@ -332,7 +332,7 @@ BAD: tuple[Change, ...] = (
     Change(rule="rbac-wildcard", told="`rules[0].resources` is a wildcard", about="exporter", objects=[_WILDCARD]),
     Change(
         rule="front-door-tls",
-        told="reached without TLS, got: `http://us-west.llm.example.com`",
+        told="its front door, made by driver `existing`, is reached without TLS",
         about="us-west",
         edit=_set("clusters", 1, "driver", "frontDoor", "url", to="http://us-west.llm.example.com"),
     ),

@@ -188,7 +188,7 @@ def test_a_new_driver_is_two_halves_and_a_line_in_the_list(monkeypatch: pytest.M
         *("east-images", "west-images"),
     }
     # Nothing of this machine: members are joined by their kubeconfigs, and that is all.
-    assert {each["create"] for each in declared.commands().values()} == {"fleet-driver member join"}
+    assert {each["create"] for each in declared.commands().values()} == {"fleet-driver member join", "fleet-driver control-plane verify"}
     assert declared.commands()["east-membership-join"]["stdin"]["hubKubeconfig"] == "kubeconfig of rack control"
     assert outputs["endpoints"]["frontDoors"]["east"] == "https://east.example.com"
     assert outputs["endpoints"]["regionalGateways"]["east"] == "http://192.0.2.7:443"
@@ -258,7 +258,7 @@ def test_a_stack_of_existing_clusters_uses_no_process_of_this_machine() -> None:
     assert not any(each.driver.capabilities.on_this_machine or each.driver.capabilities.owned for each in (spec.hub, *spec.clusters))
     kubeconfigs: dict[str, pulumi.Input[str]] = dict.fromkeys(("control", "east", "west"), _HUB_KUBECONFIG)
     declared, _ = engine.run(lambda: Fleet("fleet", FleetArgs(spec=spec, kubeconfigs=kubeconfigs)).outputs())
-    assert {each["create"] for each in declared.commands().values()} == {"fleet-driver member join"}
+    assert {each["create"] for each in declared.commands().values()} == {"fleet-driver member join", "fleet-driver control-plane verify"}
 
 
 def test_drivers_are_documented() -> None:

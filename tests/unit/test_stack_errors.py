@@ -367,7 +367,7 @@ CASES = {
     "restore that cannot be kept": Case(
         _objectives(restoreSeconds=180, load=30),
         "models[0].objectives.restoreSeconds",
-        "cannot be kept: the worst case is 180.7 s with a region that does not answer, of which 60 s `toleration`",
+        "cannot be kept: the worst case is 180.1 s with a region that does not answer, of which 60 s `toleration`",
         180,
         "lower `placement.evictAfterSeconds`, or raise the objective to at least 181",
     ),
