@@ -108,7 +108,7 @@ class Stage:
         return by_label, clock, watch
 
     def harm(self, load: Load, clock: Clock) -> list[Record]:
-        """Makes the fault, lets it last, and mends it."""
+        """Makes the fault, lets it last, and undoes it."""
         plan, times = self.plan, self.times
         assert plan.case.fault is not None
         fault = make(plan.fleet.by_name[plan.victim].driver, plan.case.fault, self._scene())
