@@ -60,17 +60,15 @@ class TestWhereStateGoes:
         assert {key: value.value for key, value in stack.deployed("prod").items()} == {"secret": "hidden", "answer": 42}
         assert not (clone / ".fleet").exists(), "nothing of this stack belongs to this machine"
 
-    def test_it_is_still_there_after_make_down(self, clone: Path, own: Path) -> None:
-        up("prod")
-        up("local")
-        assert checkpoint(clone / ".fleet" / "pulumi", "local").exists(), "local keeps to its own, whatever the shell says"
-        before = checkpoint(own, "prod").read_bytes()
+    def test_it_is_still_there_after_make_down(self, clone: Path, prod: Path, local: Path) -> None:
+        assert checkpoint(local, "local").exists(), "brought up beside it: local keeps to its own, whatever the shell says"
+        before = checkpoint(prod, "prod").read_bytes()
         repo = Path(__file__).resolve().parents[2]
         done = subprocess.run(
             [sys.executable, "-m", "local.down"], cwd=repo, env={**os.environ, "FLEET_STATE": str(clone / ".fleet")}, capture_output=True, text=True, check=True
         )
         assert done.stdout.startswith("stopped 0 processes, removed .fleet/"), done.stdout
-        assert checkpoint(own, "prod").read_bytes() == before
+        assert checkpoint(prod, "prod").read_bytes() == before
         assert stack.deployed("prod")["answer"].value == 42
 
     def test_pulumi_login_is_heard(self, clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -92,88 +90,95 @@ class TestWhereStateGoes:
 
 
 class TestLocks:
-    def test_a_lock_of_another_is_told_with_who_and_since_when_and_stays(self, own: Path) -> None:
-        up("prod")
-        file = lock(own, "prod")
-        before = checkpoint(own, "prod").read_bytes()
+    def test_a_lock_of_another_is_told_with_who_and_since_when_and_stays(self, prod: Path) -> None:
+        file = lock(prod, "prod")
+        before = checkpoint(prod, "prod").read_bytes()
         with pytest.raises(
             FleetError, match=r"stack `prod` is locked by alice@build-7 \(process 4711\) since 2026-11-30T21:04:05Z; nothing was changed"
         ) as refused:
             up("prod")
         assert "fleet up -s prod --break-lock" in refused.value.hint
         assert file.exists()
-        assert checkpoint(own, "prod").read_bytes() == before
+        assert checkpoint(prod, "prod").read_bytes() == before
 
-    def test_break_lock_is_the_way_past_it_and_says_whose_it_was(self, own: Path) -> None:
-        up("prod")
-        file = lock(own, "prod")
+    def test_break_lock_is_the_way_past_it_and_says_whose_it_was(self, prod: Path) -> None:
+        file = lock(prod, "prod")
         said = up("prod", break_lock=True)
         assert said[0].startswith("  lock broken: alice@build-7 (process 4711) since 2026-11-30")
         assert not file.exists()
 
-    def test_break_lock_without_a_lock_breaks_nothing(self, own: Path) -> None:
+    def test_break_lock_without_a_lock_breaks_nothing(self, prod: Path) -> None:
         assert not any("lock" in line for line in up("prod", break_lock=True))
 
-    def test_even_a_dead_lock_of_this_machine_stays_where_the_backend_is_the_users(self, own: Path) -> None:
-        up("prod")
-        file = lock(own, "prod", hostname=HERE, pid=gone())
+    def test_even_a_dead_lock_of_this_machine_stays_where_the_backend_is_the_users(self, prod: Path) -> None:
+        file = lock(prod, "prod", hostname=HERE, pid=gone())
         with pytest.raises(FleetError, match="which no longer runs"):
             up("prod")
         assert file.exists()
 
-    def test_a_killed_update_of_local_goes_on_by_itself(self, clone: Path) -> None:
-        up("local")
-        backend = clone / ".fleet" / "pulumi"
-        file, torn = lock(backend, "local", hostname=HERE, username="me", pid=gone()), backend / ".pulumi/locks/organization/fleet/local/torn.json"
+    def test_a_killed_update_of_local_goes_on_by_itself(self, local: Path) -> None:
+        file, torn = lock(local, "local", hostname=HERE, username="me", pid=gone()), local / ".pulumi/locks/organization/fleet/local/torn.json"
         torn.write_text("")
-        interrupt(backend, "local")
+        interrupt(local, "local")
         said = up("local")
         assert any(line.startswith("  lock of a killed update removed: me@") for line in said), said
         assert "  an earlier run was interrupted; done again: creating us-east-cluster" in said
         assert not file.exists()
         assert not torn.exists()
-        assert marks(backend, "local") == []
+        assert marks(local, "local") == []
 
-    def test_a_living_update_of_local_is_left_to_end(self, clone: Path) -> None:
-        up("local")
+    def test_a_living_update_of_local_is_left_to_end(self, local: Path) -> None:
         with subprocess.Popen(["pulumi up", "60"], executable="/bin/sleep") as other:
             try:
-                file = lock(clone / ".fleet" / "pulumi", "local", hostname=HERE, username="me", pid=other.pid)
+                file = lock(local, "local", hostname=HERE, username="me", pid=other.pid)
                 with pytest.raises(FleetError, match=rf"stack `local` is locked by me@{HERE} \(process {other.pid}\) since"):
                     up("local")
                 assert file.exists()
             finally:
                 other.kill()
 
-    def test_a_process_of_another_program_under_the_same_id_is_not_taken_for_it(self, clone: Path) -> None:
-        up("local")
-        file = lock(clone / ".fleet" / "pulumi", "local", hostname=HERE, pid=os.getpid())
+    def test_a_process_of_another_program_under_the_same_id_is_not_taken_for_it(self, local: Path) -> None:
+        file = lock(local, "local", hostname=HERE, pid=os.getpid())
         up("local")
         assert not file.exists()
 
 
 class TestKilledUpdates:
-    def test_marks_of_another_stack_stay_until_a_person_has_looked(self, own: Path) -> None:
-        up("prod")
-        interrupt(own, "prod")
+    def test_marks_of_another_stack_stay_until_a_person_has_looked(self, prod: Path) -> None:
+        interrupt(prod, "prod")
         said = up("prod")
         assert "  warning: an earlier update was cut off while creating us-east-cluster; `pulumi refresh -s prod` in a terminal" in "\n".join(said)
-        assert len(marks(own, "prod")) == 1, "no update edits what another left"
+        assert len(marks(prod, "prod")) == 1, "no update edits what another left"
         assert stack.deployed("prod")["answer"].value == 42, "and it goes on"
 
 
 class TestBadInput:
-    def test_a_backend_that_is_away_is_named_and_comes_back_with_its_state(self, own: Path) -> None:
-        up("prod")
-        own.rename(own.with_name("away"))
+    def test_a_backend_that_is_away_is_named_and_comes_back_with_its_state(self, prod: Path) -> None:
+        prod.rename(prod.with_name("away"))
         for action in (lambda: up("prod"), lambda: stack.deployed("prod"), lambda: stack.deployed_or_nothing("prod")):
             with pytest.raises(
-                FleetError, match=rf"stack `prod`: its backend file://{own} \(chosen by PULUMI_BACKEND_URL\) does not answer:\n.*no such file"
+                FleetError, match=rf"stack `prod`: its backend file://{prod} \(chosen by PULUMI_BACKEND_URL\) does not answer:\n.*no such file"
             ) as told:
                 action()
             assert "nothing was changed" in told.value.hint
-        own.with_name("away").rename(own)
+        prod.with_name("away").rename(prod)
         up("prod")
+
+    # The engine tries for half a minute to save.
+    @pytest.mark.slow
+    def test_a_backend_that_is_lost_in_the_middle_keeps_what_it_had_and_the_next_run_goes_on(self, clone: Path, prod: Path) -> None:
+        program = (clone / "__main__.py").read_text()
+        # A file in its place: nothing can be written there.
+        lose = f"import pathlib\nwhere = pathlib.Path({str(prod)!r})\nwhere.rename({str(prod.with_name('away'))!r})\nwhere.touch()\n"
+        (clone / "__main__.py").write_text(program + lose)
+        with pytest.raises(FleetError, match="pulumi up failed"):
+            up("prod")
+        prod.unlink()
+        prod.with_name("away").rename(prod)
+        (clone / "__main__.py").write_text(program)
+        # The lock of the update that could not take it back.
+        up("prod", break_lock=True)
+        assert stack.deployed("prod")["answer"].value == 42
 
     def test_a_service_that_is_away_is_named(self, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         with socket.socket() as nobody:
@@ -184,16 +189,15 @@ class TestBadInput:
             with pytest.raises(FleetError, match=rf"stack `prod`: its backend {url} \(chosen by PULUMI_BACKEND_URL\) does not answer"):
                 up("prod")
 
-    def test_a_wrong_passphrase_is_told_before_anything_is_touched(self, own: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        up("prod")
-        before = checkpoint(own, "prod").read_bytes()
+    def test_a_wrong_passphrase_is_told_before_anything_is_touched(self, prod: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        before = checkpoint(prod, "prod").read_bytes()
         monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", "another word")
         with pytest.raises(FleetError, match=r"wrong passphrase, it does not open encryptionsalt of stacks/Pulumi\.prod\.yaml"):
             up("prod")
         with pytest.raises(FleetError, match="passphrase") as told:
             stack.deployed("prod")
         assert "PULUMI_CONFIG_PASSPHRASE_FILE" in told.value.hint
-        assert checkpoint(own, "prod").read_bytes() == before
+        assert checkpoint(prod, "prod").read_bytes() == before
         monkeypatch.setenv("PULUMI_CONFIG_PASSPHRASE", PASSPHRASE)
         up("prod")
 
@@ -205,8 +209,7 @@ class TestBadInput:
 
 
 class TestTwoAtOnce:
-    def test_the_second_is_told_who_is_at_work_and_the_first_ends_well(self, clone: Path, own: Path) -> None:
-        up("prod")
+    def test_the_second_is_told_who_is_at_work_and_the_first_ends_well(self, clone: Path, prod: Path) -> None:
         begun, go = clone / "begun", clone / "go"
         (clone / "__main__.py").write_text(
             f"import pathlib, time\nimport pulumi\npathlib.Path({str(begun)!r}).touch()\n"
