@@ -15,7 +15,7 @@ def commands(stack: str, *, initialised: bool = False) -> str:
     """The two commands that choose where state goes and how it is encrypted, for a hint."""
     provider = '"awskms://alias/NAME?region=REGION"'
     second = f"pulumi stack change-secrets-provider -s {stack} {provider}" if initialised else f"pulumi stack init {stack} --secrets-provider={provider}"
-    return f"pulumi login s3://BUCKET\n      {second}\n      others than these, and a passphrase of your own: {PAGE}"
+    return f"pulumi login s3://BUCKET\n      {second}\n      other backends and providers, or a passphrase of your own: {PAGE}"
 
 
 def of(stack: str) -> Backend:

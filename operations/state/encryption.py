@@ -36,27 +36,27 @@ def require(stack: str, stack_file: Path, backend: Backend, environment: Mapping
     if backend.is_service and not salt and settings.get("secretsprovider") != "passphrase":
         return
     phrase = passphrase(environment)
-    shown = f"stacks/{stack_file.name}"
     if phrase is None and not salt:
         raise FleetError(f"stack `{stack}`: no secrets provider is chosen, and {backend} has none of its own", hint=commands(stack))
-    if phrase is None:
-        raise FleetError(
-            f"stack `{stack}`: encrypted with a passphrase, and neither {_PASSPHRASE} nor {_PASSPHRASE_FILE} is set",
-            hint=f"export {_PASSPHRASE_FILE}=FILE",
-        )
     if phrase in PUBLIC_PASSPHRASES:
         raise FleetError(f"stack `{stack}`: {_PASSPHRASE}: must not be the public passphrase, got: `{phrase}`", hint=commands(stack, initialised=bool(salt)))
-    if not salt or opens(salt, phrase):
-        return
+    if salt and (phrase is None or not opens(salt, phrase)):
+        raise _closed(stack, f"stacks/{stack_file.name}", salt, given=phrase is not None)
+
+
+def _closed(stack: str, stack_file: str, salt: str, *, given: bool) -> FleetError:
+    """Why the passphrase, if one is given, does not open the stack."""
     if any(opens(salt, public) for public in PUBLIC_PASSPHRASES):
-        raise FleetError(
-            f"{shown}: encryptionsalt: is of the public passphrase `{LOCAL}`, got: `{salt}`",
+        return FleetError(
+            f"{stack_file}: encryptionsalt: is of the public passphrase `{LOCAL}`, got: `{salt}`",
             hint=f"a copy of another stack file: delete the line, then\n      {commands(stack)}",
         )
-    raise FleetError(
-        f"stack `{stack}`: {_PASSPHRASE}: wrong passphrase, it does not open encryptionsalt of {shown}",
-        hint=f"export {_PASSPHRASE_FILE}=FILE with the one that the stack was made with",
+    told = (
+        f"{_PASSPHRASE}: wrong passphrase, it does not open encryptionsalt of {stack_file}"
+        if given
+        else f"encrypted with a passphrase, and neither {_PASSPHRASE} nor {_PASSPHRASE_FILE} is set"
     )
+    return FleetError(f"stack `{stack}`: {told}", hint=f"export {_PASSPHRASE_FILE}=FILE with the passphrase that the stack was made with")
 
 
 def passphrase(environment: Mapping[str, str]) -> str | None:

@@ -104,6 +104,8 @@ class TestEncryption:
         with pytest.raises(FleetError, match=r"stacks/Pulumi\.prod\.yaml: encryptionsalt: is of the public passphrase `local`") as refused:
             self.check(clone, {"encryptionsalt": LOCAL_SALT}, PULUMI_CONFIG_PASSPHRASE="correct horse")
         assert "delete the line" in refused.value.hint
+        with pytest.raises(FleetError, match="encryptionsalt: is of the public passphrase"):
+            self.check(clone, {"encryptionsalt": LOCAL_SALT})
 
     def test_a_passphrase_of_ones_own_is_taken_from_the_variable_or_the_file(self, clone: Path) -> None:
         self.check(clone, {}, PULUMI_CONFIG_PASSPHRASE="correct horse")
@@ -118,7 +120,7 @@ class TestEncryption:
         self.check(clone, {"secretsprovider": "awskms://alias/fleet?region=eu-west-1"}, PULUMI_CONFIG_PASSPHRASE="")
         self.check(clone, {}, Backend("https://api.pulumi.com", "pulumi login"))
         with pytest.raises(FleetError, match="neither PULUMI_CONFIG_PASSPHRASE nor"):
-            self.check(clone, {"encryptionsalt": LOCAL_SALT}, Backend("https://api.pulumi.com", "pulumi login"))
+            self.check(clone, {"encryptionsalt": f"{LOCAL_SALT[:-4]}AAA="}, Backend("https://api.pulumi.com", "pulumi login"))
 
     def test_pulumis_salt_is_read(self) -> None:
         assert encryption.opens(LOCAL_SALT, "local")

@@ -16,6 +16,8 @@ from tests.conftest import wait_until
 from tests.state.conftest import PASSPHRASE, up
 from toolchain import env, tools
 
+pytestmark = pytest.mark.integration
+
 HERE = socket.gethostname()
 
 
@@ -165,7 +167,6 @@ class TestBadInput:
         up("prod")
 
     # The engine tries for half a minute to save.
-    @pytest.mark.slow
     def test_a_backend_that_is_lost_in_the_middle_keeps_what_it_had_and_the_next_run_goes_on(self, clone: Path, prod: Path) -> None:
         program = (clone / "__main__.py").read_text()
         # A file in its place: nothing can be written there.

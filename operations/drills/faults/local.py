@@ -65,7 +65,9 @@ class KillWithoutHub(Kill):
     def prepare(self, mark: Mark) -> None:
         self.noted = self.steps()
         self.journal.note(*self.noted)
-        self.backend.rename(self.backend.with_name("pulumi.away"))
+        # A stack with a backend of its own has nothing there.
+        if self.backend.is_dir():
+            self.backend.rename(self.backend.with_name("pulumi.away"))
         self.hub.kill()
         for each in self.others:
             each.kill_unit(ISTIOD)
