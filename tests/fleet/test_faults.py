@@ -90,7 +90,7 @@ def test_down_removes_all_of_a_run_that_was_cut_off(spare: Fleet, how: signal.Si
             os.killpg(up.pid, how)
             told, _ = up.communicate(timeout=120)
             assert up.returncode == 130, told
-            assert "`make up` goes on from here, `make down` removes everything" in told
+            assert "re-run `make up` to resume, `make down` removes everything" in told
             assert "Traceback" not in told
         else:
             # The run alone: its engine lives on, as an orphan that still makes clusters.
