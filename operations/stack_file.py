@@ -3,15 +3,17 @@
 from pathlib import Path
 from typing import Any, cast
 
+from pydantic import TypeAdapter, ValidationError
+
 from core.errors import FleetError
 from planning.choice import Kept, Resolved
 from planning.stack_file import choices_file, kept_choices, read_yaml, resolve_fleet
 from specs.base import SpecError, dates_as_text
+from specs.drivers import ClusterDriver
 from specs.fleet import FleetEntry, FleetSpec
 from toolchain import paths
 
-# Kinds of drivers whose clusters are processes of this machine.
-_ON_THIS_MACHINE = ("local",)
+_DRIVER: TypeAdapter[ClusterDriver] = TypeAdapter(ClusterDriver)
 
 FOLDER = paths.REPO / "stacks"
 
@@ -49,8 +51,14 @@ def runs_here(stack: str) -> bool:
     except FleetError:
         return True
     entries: list[Any] = [raw.get("hub"), *_list(raw.get("clusters"))]
-    drivers = [cast(dict[str, Any], each).get("driver") for each in entries if isinstance(each, dict)]
-    return any(isinstance(each, dict) and cast(dict[str, Any], each).get("kind") in _ON_THIS_MACHINE for each in drivers)
+    return any(_is_here(cast(dict[str, Any], each).get("driver")) for each in entries if isinstance(each, dict))
+
+
+def _is_here(driver: Any) -> bool:
+    try:
+        return _DRIVER.validate_python(driver).capabilities.on_this_machine
+    except ValidationError:
+        return True
 
 
 def _list(value: Any) -> list[Any]:

@@ -11,6 +11,7 @@ from operations import stack, stack_file
 from pulumi_offline import install
 from toolchain import env, paths, tools
 
+_EXISTING = "{kind: existing, kubeconfigPath: k, frontDoor: {url: 'https://llm.example'}, regionalGateway: {address: 192.0.2.1, port: 80}}"
 PASSPHRASE = "correct horse battery staple"
 
 
@@ -33,8 +34,8 @@ def lay(monkeypatch: pytest.MonkeyPatch, repo: Path, pulumi_home: Path) -> None:
     (repo / "stacks").mkdir(parents=True)
     (repo / "Pulumi.yaml").write_text("name: fleet\nruntime: python\nstackConfigDir: stacks/\n")
     (repo / "__main__.py").write_text('import pulumi\npulumi.export("secret", pulumi.Output.secret("hidden"))\npulumi.export("answer", 42)\n')
-    for name, driver in (("local", "local"), ("prod", "existing")):
-        spec = f"{{hub: {{driver: {{kind: {driver}}}}}, clusters: [{{driver: {{kind: {driver}}}}}]}}"
+    for name, driver in (("local", "{kind: local}"), ("prod", _EXISTING)):
+        spec = f"{{hub: {{driver: {driver}}}, clusters: [{{driver: {driver}}}]}}"
         (repo / "stacks" / f"Pulumi.{name}.yaml").write_text(f"config:\n  fleet:spec: {spec}\n")
     (repo / ".venv").symlink_to(paths.REPO / ".venv")
     cli = tools.path("pulumi")

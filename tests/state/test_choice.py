@@ -128,13 +128,17 @@ class TestEncryption:
         assert not encryption.opens("v1:no:salt", "local")
 
 
+ADDRESSES = {"frontDoor": {"url": "https://llm.example"}, "regionalGateway": {"address": "192.0.2.1", "port": 80}}
+DRIVERS = {"local": {"kind": "local"}, "existing": {"kind": "existing", "kubeconfigPath": "kubeconfig", **ADDRESSES}}
+
+
 class TestRunsHere:
     @pytest.fixture(autouse=True)
     def stacks(self, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(stack_file, "FOLDER", clone / "stacks")
 
     def of(self, clone: Path, hub: str, *members: str) -> bool:
-        spec = {"hub": {"driver": {"kind": hub}}, "clusters": [{"driver": {"kind": each}} for each in members]}
+        spec = {"hub": {"driver": DRIVERS[hub]}, "clusters": [{"driver": DRIVERS[each]} for each in members]}
         (clone / "stacks" / "Pulumi.prod.yaml").write_text(yaml.safe_dump({"config": {"fleet:spec": spec}}))
         return stack_file.runs_here("prod")
 
@@ -143,6 +147,8 @@ class TestRunsHere:
         assert self.of(clone, "existing", "existing", "local")
         assert not self.of(clone, "existing", "existing")
 
-    def test_a_file_that_cannot_be_read_counts_as_if(self, clone: Path) -> None:
+    def test_what_cannot_be_read_counts_as_if(self, clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setitem(DRIVERS, "existing", {"kind": "existing", "kubeconfig": "misspelt"})
+        assert self.of(clone, "existing", "existing")
         (clone / "stacks" / "Pulumi.prod.yaml").write_text("config: [")
         assert stack_file.runs_here("prod")
