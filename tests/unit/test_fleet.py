@@ -6,6 +6,7 @@ from typing import Any
 
 import pulumi
 import pytest
+import yaml
 
 from components.fleet import Fleet, FleetArgs
 from planning.stack_file import parse_fleet
@@ -350,10 +351,12 @@ def test_with_a_member_that_stays_objects_are_deleted_one_by_one() -> None:
     assert not any(each.deleted_with for each in declared.declared if each.type.startswith("kubernetes:"))
 
 
-def test_the_chosen_context_becomes_the_current_one() -> None:
-    declared, _ = declare(existing(context="two"), west=KUBECONFIG)
-    joined = declared.commands()["west-membership-join"]["stdin"]
-    assert "current-context: two" in joined["memberKubeconfig"]
+def test_the_chosen_context_becomes_the_current_one_and_exec_plugins_stay() -> None:
+    user = {"name": "cloud", "user": {"exec": {"apiVersion": "client.authentication.k8s.io/v1", "command": "get-token", "interactiveMode": "Never"}}}
+    declared, _ = declare(existing(context="two"), west=KUBECONFIG + yaml.safe_dump({"users": [user]}))
+    joined = yaml.safe_load(declared.commands()["west-membership-join"]["stdin"]["memberKubeconfig"])
+    assert joined["current-context"] == "two"
+    assert joined["users"] == [user]
 
 
 def test_a_cluster_that_leaves_the_stack_file_is_in_no_policy() -> None:
