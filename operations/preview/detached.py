@@ -98,10 +98,12 @@ def _write(folder: Path, stack: str, spec: Mapping[str, Any]) -> None:
         if not isinstance(cluster, dict):
             continue
         driver = cluster.get("driver")
-        if isinstance(driver, dict) and ("kubeconfigSecret" in driver) != ("kubeconfigPath" in driver):
-            driver.pop("kubeconfigSecret", None)
-            driver["kubeconfigPath"] = _PLACEHOLDER.format(cluster=cluster.get("name", "hub"))
-            (folder / "stacks" / driver["kubeconfigPath"]).write_text(_kubeconfig(driver.get("context") or "placeholder"), encoding="utf-8")
+        # A hub may name a second cluster, in which Karmada's processes run.
+        for place, suffix in ((driver, ""), (driver.get("host") if isinstance(driver, dict) else None, "-host")):
+            if isinstance(place, dict) and ("kubeconfigSecret" in place) != ("kubeconfigPath" in place):
+                place.pop("kubeconfigSecret", None)
+                place["kubeconfigPath"] = _PLACEHOLDER.format(cluster=f"{cluster.get('name', 'hub')}{suffix}")
+                (folder / "stacks" / place["kubeconfigPath"]).write_text(_kubeconfig(place.get("context") or "placeholder"), encoding="utf-8")
     file.write_text(yaml.safe_dump({**written, "config": {"fleet:spec": held}}, sort_keys=False), encoding="utf-8")
 
 
