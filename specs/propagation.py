@@ -31,4 +31,4 @@ def resources() -> list[tuple[str, str]]:
 
 def _plural(kind: str) -> str:
     name = kind.lower()
-    return f"{name[:-1]}ies" if name.endswith("y") else f"{name}s"
+    return f"{name[:-1]}ies" if name.endswith("y") and name[-2] not in "aeiou" else f"{name}s"

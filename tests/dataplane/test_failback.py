@@ -16,7 +16,7 @@ import pytest
 import yaml
 
 from kube.client import Kube
-from local import manifests
+from local import karmada, manifests
 from specs import failback_access, propagation
 from tests.conftest import ApiServer, free_port, process, wait_until
 from toolchain import tools
@@ -60,6 +60,14 @@ def hub(api_server: ApiServer) -> ApiServer:
         api_server.kube.apply({**cluster, "spec": {"syncMode": "Push"}})
         api_server.kube.apply({**cluster, "status": {"conditions": [ready], "apiEnablements": serves}}, subresource="status")
     return api_server
+
+
+def test_rights_name_resources_as_the_crds_do() -> None:
+    crds = [*karmada.kserve_crds(minimal=True), *karmada.istio_crds()]
+    known = {(crd["spec"]["group"], crd["spec"]["names"]["plural"]) for crd in crds}
+    of_crds = {pair for pair in propagation.resources() if pair[0] in {group for group, _ in known}}
+    assert len(of_crds) == len(propagation.REQUIRED_KINDS) - 2, "all but ConfigMap and NetworkPolicy"
+    assert of_crds <= known
 
 
 @dataclass(frozen=True)

@@ -79,7 +79,7 @@ def test_a_member_lets_it_list_and_delete_what_is_propagated_and_nothing_else() 
     assert {tuple(rule["verbs"]) for rule in granted} == {("list", "delete")}
     found = {(group, resource) for rule in granted for group in rule["apiGroups"] for resource in rule["resources"]}
     assert found == set(propagation.resources())
-    assert {("", "configmaps"), ("networking.istio.io", "serviceentries"), ("serving.kserve.io", "inferenceservices")} <= found
+    assert {("", "configmaps"), ("networking.istio.io", "gateways"), ("networking.istio.io", "serviceentries")} <= found
     assert not any("*" in part for pair in found for part in pair)
 
 
