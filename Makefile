@@ -56,6 +56,7 @@ generate: ## the generated files: arguments of vLLM, schema of the stack file, t
 	@.venv/bin/python -m runtime_image.vllm_arguments
 	@.venv/bin/python -m stacks.schema
 	@.venv/bin/python -m operations.failover_budget_document
+	@.venv/bin/python -m operations.existing_clusters_document
 	@.venv/bin/python -m toolchain.docs
 	@.venv/bin/python -m policies.docs
 

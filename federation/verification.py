@@ -39,7 +39,7 @@ class VerificationError(FleetError):
 
 def require(cluster: str, found: Iterable[Finding]) -> None:
     """Prints what is a warning. Raises VerificationError with everything that is required and missing."""
-    every = list(dict.fromkeys(found))
+    every = list(found)
     for each in every:
         if not each.required:
             print(f"warning: {each.told(cluster)}", file=sys.stderr, flush=True)
@@ -143,7 +143,7 @@ def _mesh_findings(config: Object | None, name: str, provider: str) -> list[Find
     if mesh is None or isinstance(mesh, dict):
         return istio.mesh_findings(cast("Object | None", mesh), provider, name)
     hint = f"kubectl -n {istio.NAMESPACE} edit configmap {name}"
-    return [Finding(setting=f"Istio's ConfigMap {istio.NAMESPACE}/{name}, mesh", wrong="must be a YAML mapping", got=text, hint=hint)]
+    return [Finding(setting=f"Istio's ConfigMap {istio.NAMESPACE}/{name}, mesh", wrong="must be a YAML mapping", got=text or "", hint=hint)]
 
 
 # Karmada

@@ -12,7 +12,7 @@ class Finding:
     """Where it is set: a component and its flag, a key of a ConfigMap, an object."""
     wrong: str
     """What must hold, and what breaks where it does not."""
-    got: Any
+    got: str
     """What was found."""
     hint: str
     """The command that sets it."""

@@ -61,7 +61,7 @@ class Setting:
     """What breaks where it is otherwise; a sentence without its full stop."""
 
 
-_SEEN = "routes in `models` are used by gateways in `istio-ingress`, which else answer 404"
+_SEEN = "otherwise gateways in `istio-ingress` do not see the routes in `models`, and answer 404"
 
 
 def _exported(found: Any) -> bool:
@@ -133,7 +133,7 @@ def mesh_findings(mesh: MeshConfig | None, provider: str, config_map: str) -> li
         Finding(
             setting=f"Istio's ConfigMap {NAMESPACE}/{config_map}, mesh, {each.key}",
             wrong=f"{each.must}: {each.why}",
-            got=found[each.key],
+            got=json.dumps(found[each.key]),
             hint=_edit(config_map, each.key, "remove it" if each.value is None else f"add {json.dumps(each.value)}"),
         )
         for each in SETTINGS

@@ -309,7 +309,7 @@ def chart_values(capacity: CapacityFailoverSpec) -> dict[str, object]:
     for each in SETTINGS:
         value = each.expected(capacity)
         default = each.upstream if each.chart_default is None else each.chart_default
-        if each.chart_key and value != default:
+        if each.chart_key and not same(value, default):
             pairs[each.chart_key] = value == "true" if each.gate else value
     return nested(pairs)
 

@@ -54,6 +54,8 @@ class Setting:
     accepts: Callable[[Section], bool]
     """Whether the section of a provided KServe, {} where it has none, is right in this."""
     required: bool = True
+    shipped: bool = False
+    """Whether a release ships it right."""
     verified: bool = True
     """False: a matter of our own installations only."""
     chart_key: str = ""
@@ -109,6 +111,7 @@ SETTINGS: tuple[Setting, ...] = (
         value=True,
         accepts=lambda storage: bool(storage.get("enableOciModelSupport")),
         why="an older switch for the same as ociModelMode, which goes before it",
+        shipped=True,
         verified=False,
     ),
     Setting(
@@ -119,6 +122,7 @@ SETTINGS: tuple[Setting, ...] = (
         value="native",
         accepts=lambda storage: _oci_mode(storage) in ("native", "modelcar", "fetch"),
         why="models from `oci://` do not start",
+        shipped=True,
     ),
     Setting(
         section="service",
@@ -127,6 +131,7 @@ SETTINGS: tuple[Setting, ...] = (
         accepts=lambda service: not service.get("serviceClusterIPNone"),
         # Nor does Istio select WorkloadEntries for a headless Service.
         why="a Service of a model has no cluster IP, and the regional gateway loses its endpoints",
+        shipped=True,
         chart_key="kserve.service.serviceClusterIPNone",
     ),
 )
@@ -143,18 +148,19 @@ def configuration(shipped: Mapping[str, str]) -> dict[str, str]:
 
 
 def chart_values() -> dict[str, Any]:
-    """Values of the chart kserve-resources. It has none for the rest: `patches` sets it after every installation and upgrade."""
-    return nested({each.chart_key: each.value for each in SETTINGS if each.chart_key})
+    """Values of the chart kserve-resources. It has none for the rest: `set_with_jq` sets it after every installation and upgrade."""
+    return nested({each.chart_key: each.value for each in SETTINGS if each.chart_key and not each.shipped})
 
 
 def set_with_jq() -> str:
-    """A command that sets everything, the settings without a chart value included, and keeps what else is configured."""
+    """A command that sets what a release ships otherwise, chart value or not, and keeps what else is configured."""
+    needed = [each for each in SETTINGS if not each.shipped]
     changes: list[str] = []
-    for section in dict.fromkeys(each.section for each in SETTINGS):
-        sets = [_assignment(each) for each in SETTINGS if each.section == section]
+    for section in dict.fromkeys(each.section for each in needed):
+        sets = [_assignment(each) for each in needed if each.section == section]
         changes.append(f'.data.{section} = ((.data.{section} // "{{}}") | fromjson | {" | ".join(sets)} | tojson)')
     program = "\n  | ".join(changes)
-    return f"kubectl -n {NAMESPACE} get configmap {CONFIG} -o json | jq '\n    {program}' | kubectl apply --server-side --force-conflicts -f -\n{RESTART}"
+    return f"kubectl -n {NAMESPACE} get configmap {CONFIG} -o json | jq '\n    {program}' | kubectl replace -f -\n{RESTART}"
 
 
 def _assignment(setting: Setting) -> str:
@@ -190,7 +196,9 @@ def _section(section: str, data: Mapping[str, str]) -> Iterator[Finding]:
         read = None
     if not isinstance(read, dict):
         hint = f"kubectl -n {NAMESPACE} edit configmap {CONFIG}"
-        yield Finding(setting=f"KServe's ConfigMap {NAMESPACE}/{CONFIG}, section {section}", wrong="must be a JSON object", got=data.get(section), hint=hint)
+        yield Finding(
+            setting=f"KServe's ConfigMap {NAMESPACE}/{CONFIG}, section {section}", wrong="must be a JSON object", got=data.get(section, ""), hint=hint
+        )
         return
     found = cast(Section, read)
     for setting in SETTINGS:
@@ -214,7 +222,7 @@ def patch(section: str, found: Section) -> str:
     # One section is one string of the ConfigMap, so that all of it is in the patch.
     merge = json.dumps({"data": {section: json.dumps({**found, **changes})}})
     quoted = merge.replace("'", "'\\''")
-    return f"kubectl -n {NAMESPACE} patch configmap {CONFIG} --type merge -p '{quoted}' && {RESTART}"
+    return f"kubectl -n {NAMESPACE} patch configmap {CONFIG} --type merge -p '{quoted}'\n        then, once for all: {RESTART}"
 
 
 def manager_findings(image: str | None) -> list[Finding]:

@@ -36,8 +36,9 @@ MEMBERS = ("us-east", "us-west")
 # Seconds a lost member keeps its replicas in these tests.
 TOLERATION = 3
 FAST = settings.flags(CapacityFailoverSpec.model_validate({"statusIntervalSeconds": 1, "failureThresholdSeconds": 2, "successThresholdSeconds": 2}))
+RETRY_MAX_S = 5
 for _component in (settings.CONTROLLERS, settings.SCHEDULER):
-    FAST[_component]["rate-limiter-max-delay"] = "5s"
+    FAST[_component]["rate-limiter-max-delay"] = f"{RETRY_MAX_S}s"
 
 Object = dict[str, Any]
 

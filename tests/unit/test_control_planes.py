@@ -2,6 +2,8 @@
 
 import json
 import shlex
+import shutil
+import subprocess
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -9,6 +11,7 @@ from typing import Any, cast
 import pytest
 import yaml
 
+from operations import existing_clusters_document
 from specs.control_planes import istio, karmada, kserve
 from specs.control_planes.finding import Finding, version_of
 from specs.failover import CapacityFailoverSpec
@@ -297,6 +300,29 @@ def test_a_kserve_as_it_ships_is_fixed_by_the_commands_of_its_findings() -> None
     assert kserve.findings(data) == []
 
 
+def test_what_a_release_ships_right_is_marked() -> None:
+    for setting in kserve.SETTINGS:
+        if setting.verified:
+            assert setting.accepts(json.loads(shipped().get(setting.section, "{}"))) is setting.shipped, setting.key
+
+
+@pytest.mark.skipif(shutil.which("jq") is None, reason="a tool of the reader's, not of ours")
+def test_the_command_of_the_page_makes_a_kserve_in_which_nothing_is_found() -> None:
+    program = kserve.set_with_jq().partition("jq '")[2].partition("' |")[0]
+    given = json.dumps({"data": {**shipped(), "inferenceService": json.dumps({"serviceAnnotationDisallowedList": ["mine.example.com/a"]})}})
+    done = subprocess.run(["jq", program], input=given, capture_output=True, text=True, check=True)
+    data = json.loads(done.stdout)["data"]
+    assert kserve.findings(data) == []
+    assert "mine.example.com/a" in json.loads(data["inferenceService"])["serviceAnnotationDisallowedList"]
+
+
+def test_the_command_of_the_page_sets_what_a_release_ships_otherwise() -> None:
+    program = kserve.set_with_jq()
+    for setting in kserve.SETTINGS:
+        assert (f".{setting.key} = " in program) is not setting.shipped
+        assert setting.shipped or json.dumps(setting.value) in program
+
+
 @pytest.mark.parametrize("mode", ["Standard", "RawDeployment"])
 def test_both_names_of_the_deployment_mode_are_right(mode: str) -> None:
     data = {**kserve.configuration(shipped()), "deploy": json.dumps({"defaultDeploymentMode": mode})}
@@ -464,3 +490,8 @@ def test_current_versions_have_no_finding() -> None:
 def test_a_finding_names_cluster_setting_value_and_command() -> None:
     found = Finding(setting="a --b", wrong="must be `c`: it matters", got="d", hint="kubectl e")
     assert found.told("us-east") == "us-east: a --b: must be `c`: it matters, got: `d`\n  hint: kubectl e"
+
+
+def test_the_page_about_existing_clusters_is_current() -> None:
+    page = existing_clusters_document.DOCUMENT.read_text(encoding="utf-8").split(existing_clusters_document.MARK, 1)[1]
+    assert page == f"\n\n{existing_clusters_document.tables()}", "run: make generate"
