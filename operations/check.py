@@ -37,7 +37,8 @@ def check(stack: str) -> None:
             verify()
             print(f"{name}: ready")
         except (FleetError, KubeError, KubeconfigError) as error:
-            lacking.append(str(error))
+            text = str(error) + (f"\n  hint: {error.hint}" if isinstance(error, FleetError) and error.hint else "")
+            lacking.append(text if text.startswith(f"{name}: ") else f"{name}: {text}")
     if lacking:
         raise FleetError("\n".join(lacking), hint="docs/existing-clusters.md lists every setting")
 

@@ -120,8 +120,8 @@ def _kserve() -> str:
             "Values of the chart `kserve-resources`:",
             _code("yaml", yaml.safe_dump(kserve.chart_values(), sort_keys=False)),
             (
-                "The list of annotations has no value in the chart. This sets everything that a release ships otherwise, and keeps what else is configured. Run "
-                "it after every installation and upgrade:"
+                "The list of annotations has no value in the chart. This sets everything that a release ships otherwise, and keeps what else is configured. "
+                "Run it after every installation and upgrade:"
             ),
             _code("sh", kserve.set_with_jq()),
         ]

@@ -1,13 +1,17 @@
 """A cluster that stands already: joined by its kubeconfig, served, and left as it was found.
 
-It is made by hand in a state folder of its own, with KServe and Istio but without gateways: where each gateway has an
-address of its own, as in such a cluster, they would listen on all of them.
+It is made by hand in a state folder of its own, with KServe and Istio, and with gateways that are simulated pods: where each
+gateway has an address of its own, as in such a cluster, real ones would listen on all of this machine.
 """
 
 import json
 
 import pytest
 
+from kube.client import Kube, condition
+from local.manifests import namespace
+from specs.control_planes.istio import LISTENERS
+from specs.labels import NAMESPACE_INGRESS
 from tests.fleet.conftest import Fleet, Object, wait_until
 
 _NAME = "ap-south"
@@ -22,7 +26,23 @@ def standing(spare: Fleet) -> Fleet:
     spare.driver("gpu-pools", "apply", stdin=json.dumps({**place, "pools": [{**_POOL, "capacityTypes": ["on-demand"], "taints": []}], "cpuNode": False}))
     for plane in ("kserve", "istio"):
         spare.driver("control-plane", "apply", stdin=json.dumps({"cluster": _NAME, "controlPlane": plane, "settings": {}}))
+    with spare.kube(_NAME) as api:
+        _add_gateways(api)
     return spare
+
+
+def _add_gateways(api: Kube) -> None:
+    """Pods that are Ready and answer nothing, and Services before them: what the verification looks for."""
+    api.apply(namespace(NAMESPACE_INGRESS))
+    wait_until(lambda: api.find("v1", "ServiceAccount", "default", NAMESPACE_INGRESS) is not None, "the account of the gateways", 60)
+    node = api.list("v1", "Node")[0]["metadata"]["name"]
+    for name, port in LISTENERS.items():
+        metadata = {"name": name, "namespace": NAMESPACE_INGRESS, "labels": {"istio": name}}
+        pod = {"nodeName": node, "tolerations": [{"operator": "Exists"}], "containers": [{"name": "istio-proxy", "image": "none"}]}
+        api.apply({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": pod})
+        service = {"selector": {"istio": name}, "ports": [{"name": "http2", "port": port}]}
+        api.apply({"apiVersion": "v1", "kind": "Service", "metadata": metadata, "spec": service})
+    wait_until(lambda: all(condition(each, "Ready").get("status") == "True" for each in api.list("v1", "Pod", NAMESPACE_INGRESS)), "the gateways", 60)
 
 
 def test_a_cluster_that_stands_already_is_joined_served_and_left_alone(fleet: Fleet, standing: Fleet) -> None:
