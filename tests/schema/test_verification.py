@@ -23,7 +23,7 @@ from tests.conftest import ApiServer
 from tests.schema.conftest import karmada_crds
 from toolchain import tools
 
-pytestmark = pytest.mark.schema
+pytestmark = pytest.mark.integration
 
 Object = dict[str, Any]
 
