@@ -217,24 +217,28 @@ def access_findings(kube: Kube, objects: Sequence[Object]) -> list[Finding]:
     if _may(kube, "*", "*", "*", None):
         return []
     user = _user(kube)
-    found: list[Finding] = []
-    seen: set[tuple[str, str, str | None]] = set()
+    wanted: dict[str, dict[str | None, list[str]]] = {}
     for item in objects:
         resource = kube.resource(item["apiVersion"], item["kind"])
         group, namespace = _group(f"{item['apiVersion']}/{item['kind']}"), item["metadata"].get("namespace")
-        if (group, resource.plural, namespace) in seen:
-            continue
-        seen.add((group, resource.plural, namespace))
-        lacking = [verb for verb in ("get", "create", "patch", "delete") if not _may(kube, verb, group, resource.plural, namespace)]
-        if lacking:
-            found.append(_right(f"{resource.plural}.{group}".rstrip("."), lacking, user, namespace))
-    found += [each for item in objects if item.get("rules") and item["kind"] == "ClusterRole" for each in _escalation(kube, item, user)]
-    return found
+        places = wanted.setdefault(f"{resource.plural}.{group}".rstrip("."), {})
+        if namespace not in places:
+            places[namespace] = [verb for verb in _VERBS if not _may(kube, verb, group, resource.plural, namespace)]
+    found = [_right(resource, places, user) for resource, places in wanted.items() if any(places.values())]
+    # One that may not grant the rights of one role may as a rule grant none: one finding says so.
+    escalations = [each for item in objects if item.get("rules") and item["kind"] == "ClusterRole" for each in _escalation(kube, item, user)]
+    return [*found, *escalations[:1]]
 
 
-def _right(resource: str, verbs: Sequence[str], user: str, namespace: str | None) -> Finding:
+_VERBS = ("get", "create", "patch", "delete")
+
+
+def _right(resource: str, places: dict[str | None, list[str]], user: str) -> Finding:
+    """`places` are the verbs that are lacking, by namespace."""
+    verbs = [verb for verb in _VERBS if any(verb in lacking for lacking in places.values())]
+    namespaces = [namespace for namespace, lacking in places.items() if namespace and lacking]
     name = f"inference-fleet-{resource}"
-    where = f" in namespace {namespace}" if namespace else ""
+    where = f" in {', '.join(namespaces)}" if namespaces else ""
     role = f"kubectl create clusterrole {name} --verb={','.join(verbs)} --resource={resource}"
     binding = f"kubectl create clusterrolebinding {name} --clusterrole={name} --user='{user}'"
     wrong = f"must allow {', '.join(verbs)}{where}: the program declares such objects and removes them"
