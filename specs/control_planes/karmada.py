@@ -450,7 +450,7 @@ def unverified() -> Finding:
     """What cannot be verified through Karmada's own API."""
     unseen = [each for each in SETTINGS if each.verified and each.component != WEBHOOK]
     return Finding(
-        setting="flags of karmada-controller-manager and karmada-scheduler",
+        setting="version of Karmada, flags of karmada-controller-manager and karmada-scheduler",
         wrong="cannot be verified through Karmada's API, and with Karmada's defaults a lost cluster keeps its replicas",
         got="no hub.driver.host",
         hint=f"set hub.driver.host.kubeconfigPath: a kubeconfig of the cluster in which Karmada runs. docs/existing-clusters.md has the {len(unseen)} settings",
