@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.networking.v1 import NetworkPolicy
 
+from components.federation.hub_objects import hub_object
 from components.mesh.gateways import REGIONAL_GATEWAY
 from components.serving.serving_runtimes import PORT
 from specs import labels
@@ -35,7 +35,12 @@ def _block(cidr: str) -> dict[str, Any]:
 
 
 def _policy(name: str, spec: dict[str, Any]) -> dict[str, Any]:
-    return {"metadata": labels.metadata(name, labels.NAMESPACE_MODELS, component="serving", propagate=True), "spec": spec}
+    return {
+        "apiVersion": "networking.k8s.io/v1",
+        "kind": "NetworkPolicy",
+        "metadata": labels.metadata(name, labels.NAMESPACE_MODELS, component="serving", propagate=True),
+        "spec": spec,
+    }
 
 
 def default_deny() -> dict[str, Any]:
@@ -87,5 +92,5 @@ class NetworkPolicies(pulumi.ComponentResource):
         # What is allowed comes before all else is denied, or models that run would be cut off for a moment.
         for body in (serving(args.spec), fetching(args.spec), default_deny()):
             after = pulumi.ResourceOptions(parent=self, depends_on=[*args.requires, *self.objects])
-            self.objects.append(NetworkPolicy(f"{name}-{body['metadata']['name']}", metadata=body["metadata"], spec=body["spec"], opts=after))
+            self.objects.append(hub_object(f"{name}-{body['metadata']['name']}", body, after))
         self.register_outputs({})

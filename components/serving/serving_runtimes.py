@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pulumi
-from pulumi_kubernetes.core.v1 import ConfigMap
 
 from components.federation.hub_objects import hub_object
 from runtime_image import engine_guard
@@ -190,8 +189,7 @@ class Runtimes(pulumi.ComponentResource):
     def __init__(self, name: str, args: RuntimesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:serving:Runtimes", name, None, opts)
         child = pulumi.ResourceOptions(parent=self)
-        files = guard_files()
-        self.objects: list[pulumi.Resource] = [ConfigMap(f"{name}-{GUARD}", metadata=files["metadata"], data=files["data"], opts=child)]
+        self.objects: list[pulumi.Resource] = [hub_object(f"{name}-{GUARD}", guard_files(), child)]
         runtimes: tuple[tuple[str, RuntimeSpec, Variant], ...] = (
             (labels.RUNTIME_GPU, args.spec.vllm, "gpu"),
             (labels.RUNTIME_CPU, args.spec.vllm_cpu, "cpu"),
