@@ -10,7 +10,6 @@ from typing import Any
 
 import pulumi
 from pulumi_kubernetes import Provider
-from pulumi_kubernetes.core.v1 import Namespace
 
 from components.control_planes import verification
 from components.control_planes.control_plane import ControlPlane, ControlPlaneArgs, installer_for
@@ -18,6 +17,7 @@ from components.drivers import driver_of
 from components.drivers.cluster import Cluster
 from components.drivers.driver import ClusterArgs, Door, MemberArgs
 from components.federation.federation import Federation, FederationArgs
+from components.federation.hub_objects import hub_object
 from components.federation.membership import Membership, MembershipArgs
 from components.federation.placement import Placement, PlacementArgs
 from components.mesh import callers
@@ -32,7 +32,7 @@ from components.serving.serving_runtimes import Runtimes, RuntimesArgs
 from planning import choice, failover_budget, fleet_plan
 from planning.choice import Choice
 from planning.division import division
-from specs import labels
+from specs import labels, propagation
 from specs.clusters import ClusterSpec
 from specs.fleet import FleetSpec
 from specs.models import ModelSpec
@@ -59,6 +59,8 @@ class _Hub:
     karmada: pulumi.Resource
     objects: pulumi.ResourceOptions
     """Options of components whose children are objects on the hub."""
+    kinds: tuple[propagation.Kind, ...]
+    """Of what the fleet declares on it for members."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -172,13 +174,13 @@ class Fleet(pulumi.ComponentResource):
             opts=pulumi.ResourceOptions(parent=self, depends_on=[karmada.ready], deleted_with=gone_with),
         )
         inherit = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=[karmada.ready], deleted_with=gone_with)
-        namespaces = [self._namespace(each, inherit) for each in (labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS)]
+        namespaces = [self._namespace(each, inherit) for each in propagation.NAMESPACES]
         objects = pulumi.ResourceOptions(parent=self, provider=provider, depends_on=namespaces, deleted_with=gone_with)
-        return _Hub(cluster=cluster, karmada=karmada.ready, objects=objects)
+        return _Hub(cluster=cluster, karmada=karmada.ready, objects=objects, kinds=propagation.required_kinds(spec))
 
     def _namespace(self, name: str, opts: pulumi.ResourceOptions) -> pulumi.Resource:
         metadata = labels.metadata(name, component="fleet", extra={labels.SKIP_AUTO_PROPAGATION: "true"})
-        return Namespace(f"namespace-{name}", metadata={"name": metadata["name"], "labels": metadata["labels"]}, opts=opts)
+        return hub_object(f"namespace-{name}", {**propagation.NAMESPACE.selector, "metadata": metadata}, opts)
 
     def _member(self, spec: ClusterSpec, fleet: FleetSpec, hub: _Hub, kubeconfig: pulumi.Input[str] | None) -> _Member:
         name = spec.name
@@ -201,7 +203,12 @@ class Fleet(pulumi.ComponentResource):
         membership = Membership(
             f"{name}-membership",
             MembershipArgs(
-                spec=spec, hub_kubeconfig=hub.cluster.kubeconfig, member_kubeconfig=cluster.kubeconfig, requires=requires, hub_owner=hub.cluster.owner
+                spec=spec,
+                kinds=hub.kinds,
+                hub_kubeconfig=hub.cluster.kubeconfig,
+                member_kubeconfig=cluster.kubeconfig,
+                requires=requires,
+                hub_owner=hub.cluster.owner,
             ),
             child,
         )

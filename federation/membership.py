@@ -1,36 +1,32 @@
 """Making a cluster a member of the hub, and taking it out again, alive or dead.
 
-Declares what `karmadactl join` does in push mode, for any cluster of which there is a kubeconfig. Credentials go from one
-API server to the other and nowhere else: nothing here prints or returns them.
+Declares what `karmadactl join` does in push mode, for any cluster of which there is a kubeconfig, but with the rights of
+rights.py in place of all. Credentials go from one API server to the other and nowhere else: nothing here prints or returns
+them. Every step can be repeated: a join that was interrupted goes on when it is called again.
 """
 
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 from federation import verification
+from federation.rights import IMPERSONATOR_ACCOUNT, account, grants
 from kube.client import ApiError, Kube, KubeError, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
-from specs import failback_access, naming
+from specs import naming, propagation
 from specs.naming import CLUSTER_NAMESPACE
+from specs.propagation import Kind
 
 CLUSTER_API = "cluster.karmada.io/v1alpha1"
 WORK_API = "work.karmada.io/v1alpha1"
-RBAC_API = "rbac.authorization.k8s.io/v1"
-
-# Kinds that the hub propagates. The scheduler leaves out a cluster whose reported APIs lack the kind, without a word, so
-# a member counts as joined once it reports them all.
-PROPAGATED = {
-    "serving.kserve.io/v1beta1": {"InferenceService"},
-    "serving.kserve.io/v1alpha1": {"ClusterServingRuntime"},
-    "networking.istio.io/v1": {"Gateway", "ServiceEntry", "DestinationRule", "VirtualService"},
-    "networking.istio.io/v1alpha3": {"EnvoyFilter"},
-}
 
 # karmadactl and Karmada's controllers recognise by it what the federation made.
 SYSTEM = {"karmada.io/system": "true"}
 
 JOIN_TIMEOUT_S = 90.0
+# For the member's token controller.
+TOKEN_TIMEOUT_S = 30.0
 # What Karmada itself may take to remove its objects from a living member before they are left behind.
 LEAVE_TIMEOUT_S = 60.0
 # A dead member's Cluster object is let go after this, even while policies still name the cluster.
@@ -46,7 +42,8 @@ def join(spec: Object) -> Object:
 
     Returns {"id"}: the UID of the member's kube-system, by which Karmada knows a cluster. A member that does not answer
     gets its region and labels changed on the hub, and a line on stderr says what was skipped; one that was never joined
-    raises Unreachable. So does a hub that does not answer. Raises ApiError, or TimeoutError that says what is missing.
+    raises Unreachable. So does a hub that does not answer. Raises VerificationError, before anything is changed, where the member
+    lacks a kind that the hub sends or the kubeconfig a right; ApiError, Unauthorized where credentials expire on the way; or TimeoutError that says what is missing.
     """
     name = spec["cluster"]
     with Kube.from_kubeconfig(spec["hubKubeconfig"]) as hub:
@@ -56,7 +53,7 @@ def join(spec: Object) -> Object:
                 return {"id": _join(hub, member, spec)}
         known = hub.find(CLUSTER_API, "Cluster", name)
         if known is None:
-            raise Unreachable(f"cluster `{name}` does not answer, and is not a member yet")
+            raise Unreachable(f"cluster `{name}` cannot be reached with its kubeconfig, and is not a member yet")
         _say(f"skipped: cluster {name} does not answer; its access is renewed by the next update after its return")
         hub.apply(cluster_object(spec, known["spec"]["apiEndpoint"], known["spec"]["id"]))
         return {"id": known["spec"]["id"]}
@@ -76,13 +73,13 @@ def check(spec: Object) -> Object:
 
 def _join(hub: Kube, member: Kube, spec: Object) -> str:
     name = spec["cluster"]
-    verification.require(name, verification.access_findings(member, member_objects(name)))
+    kinds = propagation.of(spec["kinds"])
+    verification.require(name, [*verification.kind_findings(member, spec["kinds"]), *verification.access_findings(member, member_objects(name))])
     uid: str = member.get("v1", "Namespace", "kube-system")["metadata"]["uid"]
     refuse_twin(hub, name, uid)
     for item in member_objects(name):
         member.apply(item)
-    full = member.wait(lambda: _token(member, f"karmada-{name}"), 30, f"token of service account karmada-{name} on `{name}`")
-    impersonator = member.wait(lambda: _token(member, "karmada-impersonator"), 30, f"token of karmada-impersonator on `{name}`")
+    full, impersonator = (_wait_token(member, each, name) for each in (account(name), IMPERSONATOR_ACCOUNT))
     _say(f"joining `{name}` to the hub")
     hub.apply({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CLUSTER_NAMESPACE, "labels": SYSTEM}})
     secrets = [
@@ -96,7 +93,7 @@ def _join(hub: Kube, member: Kube, spec: Object) -> str:
     owner = {"apiVersion": CLUSTER_API, "kind": "Cluster", "name": name, "uid": cluster["metadata"]["uid"], "controller": True, "blockOwnerDeletion": True}
     for item in secrets:
         hub.apply({**item, "metadata": {**item["metadata"], "ownerReferences": [owner]}})
-    _wait_ready(hub, name)
+    _wait_ready(hub, name, kinds)
     return uid
 
 
@@ -121,36 +118,18 @@ def unjoin(spec: Object) -> Object:
 
 
 def member_objects(name: str) -> list[Object]:
-    """What the member grants to Karmada, two service accounts with tokens, one of them with all rights; and to the failback
-    controller."""
-    account = f"karmada-{name}"
-    role = f"karmada-controller-manager:{account}"
-    everything = {"apiGroups": ["*"], "resources": ["*"], "verbs": ["*"]}
+    """What the member grants: two service accounts with tokens, their rights, and the namespaces in which they hold."""
     objects: list[Object] = [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": CLUSTER_NAMESPACE, "labels": SYSTEM}}]
-    for service_account in ("karmada-impersonator", account):
+    # Karmada labels them later; it may not create any.
+    objects += [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": each}} for each in propagation.NAMESPACES]
+    for service_account in (IMPERSONATOR_ACCOUNT, account(name)):
         metadata = {"name": service_account, "namespace": CLUSTER_NAMESPACE, "labels": SYSTEM}
         token = {"annotations": {"kubernetes.io/service-account.name": service_account}}
         objects += [
             {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": metadata},
             {"apiVersion": "v1", "kind": "Secret", "type": "kubernetes.io/service-account-token", "metadata": {**metadata, **token}},
         ]
-    return [
-        *objects,
-        {
-            "apiVersion": RBAC_API,
-            "kind": "ClusterRole",
-            "metadata": {"name": role, "labels": SYSTEM},
-            "rules": [everything, {"nonResourceURLs": ["*"], "verbs": ["get"]}],
-        },
-        {
-            "apiVersion": RBAC_API,
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": role, "labels": SYSTEM},
-            "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": role},
-            "subjects": [{"kind": "ServiceAccount", "name": account, "namespace": CLUSTER_NAMESPACE}],
-        },
-        *failback_access.member_access(),
-    ]
+    return [*objects, *grants(name, SYSTEM)]
 
 
 def cluster_object(spec: Object, endpoint: str, uid: str) -> Object:
@@ -179,9 +158,13 @@ def _secret(name: str, data: dict[str, str]) -> Object:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": CLUSTER_NAMESPACE, "labels": SYSTEM}, "data": data}
 
 
-def _token(member: Kube, account: str) -> Object | None:
+def _wait_token(member: Kube, service_account: str, name: str) -> Object:
+    return member.wait(lambda: _token(member, service_account), TOKEN_TIMEOUT_S, f"the token of service account {service_account} on `{name}`")
+
+
+def _token(member: Kube, service_account: str) -> Object | None:
     """The member's token controller fills the Secret in, `ca.crt` in the same write."""
-    data = member.get("v1", "Secret", account, CLUSTER_NAMESPACE).get("data") or {}
+    data = member.get("v1", "Secret", service_account, CLUSTER_NAMESPACE).get("data") or {}
     return data if data.get("token") and data.get("ca.crt") else None
 
 
@@ -193,8 +176,8 @@ def refuse_twin(hub: Kube, name: str, uid: str) -> None:
             raise ValueError(f"cluster `{name}`: is a member already, under the name: `{other}`")
 
 
-def _wait_ready(hub: Kube, name: str) -> None:
-    missing = "Cluster to be Ready"
+def _wait_ready(hub: Kube, name: str, kinds: Sequence[Kind]) -> None:
+    missing = "an answer of the hub"
 
     def ready() -> bool:
         nonlocal missing
@@ -203,22 +186,24 @@ def _wait_ready(hub: Kube, name: str) -> None:
         if state.get("status") != "True":
             missing = f"Cluster to be Ready: {state.get('message') or 'no status yet'}"
             return False
-        absent = absent_kinds(cluster)
-        missing = f"kinds {', '.join(absent)}, which the member does not serve"
+        absent = absent_kinds(cluster, kinds)
+        missing = f"Karmada to see on it {', '.join(f'{each.kind} ({each.api_version})' for each in absent)}"
         return not absent
 
     try:
-        hub.wait(ready, JOIN_TIMEOUT_S, "Cluster to be Ready")
-    except TimeoutError:
+        hub.wait(ready, JOIN_TIMEOUT_S, "the member")
+    except TimeoutError as error:
+        _, _, last = str(error).partition("; ")
         raise TimeoutError(
-            f"cluster `{name}`: waited {JOIN_TIMEOUT_S:.0f} s for {missing}\n  hint: see the log of karmada-controller-manager on the hub"
+            f"cluster `{name}`: waited {JOIN_TIMEOUT_S:.0f} s for {missing}{f'; {last}' if last else ''}\n"
+            "  hint: see the log of karmada-controller-manager on the hub; re-run to resume"
         ) from None
 
 
-def absent_kinds(cluster: Object) -> list[str]:
-    """Kinds of PROPAGATED that the member has not reported."""
-    reported = {api["groupVersion"]: {item["kind"] for item in api.get("resources") or []} for api in (cluster.get("status") or {}).get("apiEnablements") or []}
-    return sorted(f"{kind} ({version})" for version, kinds in PROPAGATED.items() for kind in kinds - reported.get(version, set()))
+def absent_kinds(cluster: Object, kinds: Sequence[Kind]) -> list[Kind]:
+    """Those of `kinds` that Karmada has not seen on the member: it would send none of them there, without an error."""
+    reported = {(api["groupVersion"], item["kind"]) for api in (cluster.get("status") or {}).get("apiEnablements") or [] for item in api.get("resources") or []}
+    return [each for each in kinds if (each.api_version, each.kind) not in reported]
 
 
 def reach(kubeconfig: str | None) -> Kube | None:
@@ -286,13 +271,11 @@ def _patch(hub: Kube, api_version: str, kind: str, name: str, patch: Object, nam
 
 
 def _clean(member: Kube, name: str) -> None:
-    """Takes back what member_objects granted. A member that dies meanwhile is not waited for."""
-    role = f"karmada-controller-manager:karmada-{name}"
+    """Takes back what member_objects granted; namespaces with models in them stay. A member that dies meanwhile is not waited for."""
     try:
-        member.delete(RBAC_API, "ClusterRoleBinding", role)
-        member.delete(RBAC_API, "ClusterRole", role)
-        for item in failback_access.member_access():
-            member.delete(item["apiVersion"], item["kind"], item["metadata"]["name"])
+        # Bindings first: a role without one grants nothing.
+        for item in reversed(grants(name, SYSTEM)):
+            member.delete(item["apiVersion"], item["kind"], item["metadata"]["name"], item["metadata"].get("namespace"))
         member.delete("v1", "Namespace", CLUSTER_NAMESPACE)
     except Unreachable as error:
         _say(f"`{name}`: the access of Karmada was not taken back: {error}")

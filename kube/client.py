@@ -46,6 +46,15 @@ class ApiError(KubeError):
         self.details = details or {}
 
 
+class Unauthorized(ApiError):
+    """The API server refuses the credentials of the kubeconfig, and no new ones can be had from it."""
+
+    hint = "renew the credentials in the kubeconfig, then re-run: it resumes"
+
+    def __init__(self, server: str, error: ApiError) -> None:
+        super().__init__(error.status, error.reason, f"{server} refuses the credentials of the kubeconfig: expired or revoked", error.details)
+
+
 class UnknownKind(ApiError):
     """The API server does not serve this apiVersion and kind: a CRD is missing, or a name is misspelt."""
 
@@ -98,17 +107,23 @@ def _repeatable(method: str, params: dict[str, Any], headers: dict[str, str]) ->
 class Kube:
     """One API server. Safe to share between threads."""
 
-    def __init__(self, connection: kubeconfig.Connection, timeout: float = 10.0) -> None:
+    def __init__(self, connection: kubeconfig.Connection, timeout: float = 10.0, renew: Callable[[], kubeconfig.Connection] | None = None) -> None:
+        """renew: where to get new credentials when these have expired."""
+        self._renew = renew
+        self._timeout = timeout
         self.server = connection.server
         self._resources: dict[tuple[str, str], Resource] = {}
         self._lock = threading.Lock()
+        self._http = self._open(connection)
+
+    def _open(self, connection: kubeconfig.Connection) -> httpx.Client:
         # trust_env off: a proxy set for the outside world must not see the traffic to API servers on loopback.
         loopback = httpx.URL(connection.server).host in ("127.0.0.1", "localhost", "::1")
-        self._http = httpx.Client(
+        return httpx.Client(
             base_url=connection.server,
             verify=connection.ssl_context or False,
             headers=connection.headers,
-            timeout=httpx.Timeout(timeout, connect=min(timeout, 5.0)),
+            timeout=httpx.Timeout(self._timeout, connect=min(self._timeout, 5.0)),
             limits=httpx.Limits(max_connections=64, max_keepalive_connections=32),
             trust_env=not loopback,
         )
@@ -119,7 +134,8 @@ class Kube:
 
         Raises kubeconfig.KubeconfigError. Does not contact the server. `timeout` is in seconds, per request.
         """
-        return cls(kubeconfig.load(source, context), timeout)
+        connection = kubeconfig.load(source, context)
+        return cls(connection, timeout, (lambda: kubeconfig.load(source, context)) if connection.renewable else None)
 
     def close(self) -> None:
         self._http.close()
@@ -149,6 +165,10 @@ class Kube:
         for attempt in range(1, attempts + 1):
             try:
                 response = self._http.request(method, path, json=json, params=params, headers=headers, **extra)
+                if response.status_code == 401 and self._renew:
+                    # Tokens of exec plugins live for minutes. The old client is not closed: another thread may use it.
+                    self._http = self._open(self._renew())
+                    response = self._http.request(method, path, json=json, params=params, headers=headers, **extra)
             except httpx.RemoteProtocolError as error:
                 if attempt < attempts:
                     continue
@@ -156,9 +176,13 @@ class Kube:
             except (httpx.HTTPError, OSError) as error:
                 raise Unreachable(f"{self.server} does not answer: {str(error) or type(error).__name__}") from None
             if response.status_code >= 400:
-                raise _error_of(response)
+                raise self._refusal(response)
             return response
         raise AssertionError("unreachable code")
+
+    def _refusal(self, response: httpx.Response) -> ApiError:
+        error = _error_of(response)
+        return Unauthorized(self.server, error) if error.status == 401 else error
 
     def resource(self, api_version: str, kind: str) -> Resource:
         """Discovery, cached. A miss asks the server again, since a CRD may have come since."""
@@ -279,7 +303,8 @@ class Kube:
     def wait(self, check: Callable[[], T | None], timeout: float, what: str, interval: float = 0.2) -> T:
         """Polls `check` until it returns something true. Raises TimeoutError that says `what` was awaited.
 
-        An API server that is away for a moment does not end the waiting; its last error is told at the end.
+        An API server that is away for a moment does not end the waiting; its last error is told at the end. Credentials that it
+        refuses do end it.
         """
         deadline = time.monotonic() + timeout
         last = ""
@@ -288,6 +313,8 @@ class Kube:
                 result = check()
                 if result:
                     return result
+            except Unauthorized:
+                raise
             except (ApiError, Unreachable) as error:
                 last = f"; last answer: {error}"
             if time.monotonic() > deadline:

@@ -29,6 +29,8 @@ class Connection:
     server: str
     ssl_context: ssl.SSLContext | None
     headers: dict[str, str] = field(default_factory=dict[str, str], repr=False)
+    renewable: bool = False
+    """Loading the kubeconfig again gives new credentials."""
 
 
 def _named(entries: list[dict[str, Any]] | None, name: str, what: str) -> dict[str, Any]:
@@ -82,7 +84,7 @@ def load(source: str | Path, context: str | None = None) -> Connection:
     if token:
         headers["Authorization"] = f"Bearer {token}"
     tls = _ssl_context(cluster, user, base) if server.startswith("https") else None
-    return Connection(server.rstrip("/"), tls, headers)
+    return Connection(server.rstrip("/"), tls, headers, renewable="exec" in user or "tokenFile" in user)
 
 
 def _material(entry: dict[str, Any], key: str, base: Path) -> bytes | None:

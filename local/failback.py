@@ -34,7 +34,7 @@ def failback_unit(hub: HostCluster, env: dict[str, str], after: list[str]) -> Un
             f"--kubeconfig={_kubeconfig(hub)}",
             # One process by construction. With a lease, one that was killed would keep its successor waiting.
             "--leader-elect=false",
-            f"--orphan-kinds={','.join(propagation.REQUIRED_KINDS)}",
+            f"--orphan-kinds={','.join(propagation.removable_kinds())}",
             f"--orphan-selector={propagation.MANAGED}",
             f"--metrics-bind-address=127.0.0.1:{hub.port(FAILBACK + '-metrics')}",
             f"--health-probe-bind-address=127.0.0.1:{hub.port(FAILBACK + '-health')}",

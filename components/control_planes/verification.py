@@ -8,7 +8,7 @@ import pulumi
 from specs.callers import ExternalAuthenticationSpec
 from specs.control_planes import karmada
 from specs.fleet import FleetSpec
-from specs.propagation import REQUIRED_KINDS
+from specs.propagation import required_kinds
 
 
 def karmada_settings(spec: FleetSpec) -> dict[str, Any]:
@@ -16,13 +16,17 @@ def karmada_settings(spec: FleetSpec) -> dict[str, Any]:
     return {"flags": karmada.flags(spec.failover.capacity)}
 
 
+def _kinds(spec: FleetSpec) -> list[str]:
+    return [str(each) for each in required_kinds(spec)]
+
+
 def of_hub(spec: FleetSpec, host_kubeconfig: pulumi.Input[str] | None) -> Mapping[str, Any]:
     """The hub holds a template of every kind that it sends."""
     host = spec.hub.driver.karmada_host
     if host is None or host_kubeconfig is None:
-        return {"kinds": list(REQUIRED_KINDS)}
+        return {"kinds": _kinds(spec)}
     return {
-        "kinds": list(REQUIRED_KINDS),
+        "kinds": _kinds(spec),
         "hostKubeconfig": host_kubeconfig,
         "hostContext": host.kubeconfig_source.context or "",
         "hostNamespace": host.namespace or "",
@@ -32,4 +36,4 @@ def of_hub(spec: FleetSpec, host_kubeconfig: pulumi.Input[str] | None) -> Mappin
 def of_member(spec: FleetSpec) -> Mapping[str, Any]:
     authentication = spec.front_doors.authentication
     provider = authentication.provider if isinstance(authentication, ExternalAuthenticationSpec) else ""
-    return {"kinds": list(REQUIRED_KINDS), "provider": provider}
+    return {"kinds": _kinds(spec), "provider": provider}

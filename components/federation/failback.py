@@ -27,7 +27,7 @@ def deployment(namespace: str, image: str, kubeconfig_secret: str, *, lease_name
     arguments = [
         f"--kubeconfig=/etc/{NAME}/{_KUBECONFIG}",
         f"--lease-namespace={lease_namespace}",
-        f"--orphan-kinds={','.join(propagation.REQUIRED_KINDS)}",
+        f"--orphan-kinds={','.join(propagation.removable_kinds())}",
         f"--orphan-selector={propagation.MANAGED}",
         f"--metrics-bind-address=:{METRICS_PORT}",
         f"--health-probe-bind-address=:{_HEALTH_PORT}",

@@ -9,8 +9,8 @@ import pulumi
 from components.federation.hub_objects import hub_object
 from components.federation.interpreter import resource_interpreter
 from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
-from specs import labels
-from specs.propagation import INFERENCE_SERVICE, SHARED_KINDS
+from specs import labels, propagation
+from specs.propagation import INFERENCE_SERVICE, NAMESPACE, NAMESPACES
 
 # Karmada's own taints on a cluster that does not answer. They keep new work away and move nothing.
 KARMADA_TAINTS = ("cluster.karmada.io/not-ready", "cluster.karmada.io/unreachable")
@@ -27,14 +27,14 @@ def strip_pulumi_annotations() -> dict[str, Any]:
         "kind": "ClusterOverridePolicy",
         "metadata": labels.metadata("pulumi-annotations", component="placement"),
         "spec": {
-            "resourceSelectors": [INFERENCE_SERVICE],
+            "resourceSelectors": [INFERENCE_SERVICE.selector],
             # Karmada's API wants a value even for a removal, and ignores it.
             "overrideRules": [{"overriders": {"annotationsOverrider": [{"operator": "remove", "value": {WAIT_FOR: "", TIMEOUT_SECONDS: ""}}]}}],
         },
     }
 
 
-def namespaces_policy(clusters: Sequence[str], namespaces: Sequence[str]) -> dict[str, Any]:
+def namespaces_policy(clusters: Sequence[str]) -> dict[str, Any]:
     """Sends the fleet's namespaces to every member, and leaves them there when a member goes.
 
     Karmada's own copying of namespaces is off for these (labels.SKIP_AUTO_PROPAGATION): it refuses a namespace that the
@@ -45,7 +45,7 @@ def namespaces_policy(clusters: Sequence[str], namespaces: Sequence[str]) -> dic
         "kind": "ClusterPropagationPolicy",
         "metadata": labels.metadata("namespaces", component="placement"),
         "spec": {
-            "resourceSelectors": [{"apiVersion": "v1", "kind": "Namespace", "name": name} for name in namespaces],
+            "resourceSelectors": [{**NAMESPACE.selector, "name": name} for name in NAMESPACES],
             "conflictResolution": "Overwrite",
             "preserveResourcesOnDeletion": True,
             "placement": _everywhere(clusters),
@@ -90,7 +90,7 @@ def shared_policy(clusters: Sequence[str]) -> dict[str, Any]:
         "kind": "ClusterPropagationPolicy",
         "metadata": labels.metadata("shared", component="placement"),
         "spec": {
-            "resourceSelectors": [{"apiVersion": api, "kind": kind, "labelSelector": selector} for api, kind in SHARED_KINDS],
+            "resourceSelectors": [{**each.selector, "labelSelector": selector} for each in propagation.sent("shared")],
             "conflictResolution": "Overwrite",
             "placement": _everywhere(clusters),
         },
@@ -119,8 +119,7 @@ class Federation(pulumi.ComponentResource):
         self.annotations = hub_object(f"{name}-annotations", strip_pulumi_annotations(), child)
         self.taints = hub_object(f"{name}-taints", cluster_taint_policy(), child)
         joined = pulumi.ResourceOptions(parent=self, depends_on=args.members)
-        namespaces = (labels.NAMESPACE_MODELS, labels.NAMESPACE_INGRESS)
-        self.namespaces = hub_object(f"{name}-namespaces", namespaces_policy(args.clusters, namespaces), joined)
+        self.namespaces = hub_object(f"{name}-namespaces", namespaces_policy(args.clusters), joined)
         self.shared = hub_object(f"{name}-shared", shared_policy(args.clusters), joined)
         self.rules: list[pulumi.Resource] = [self.interpreter, self.annotations, self.taints, self.namespaces, self.shared]
         self.register_outputs({})

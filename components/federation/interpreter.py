@@ -35,7 +35,7 @@ def resource_interpreter() -> dict[str, Any]:
         "kind": "ResourceInterpreterCustomization",
         "metadata": labels.metadata("inference-service", component="placement"),
         "spec": {
-            "target": INFERENCE_SERVICE,
+            "target": INFERENCE_SERVICE.selector,
             "customizations": {rule: {"luaScript": _script(script)} for rule, script in _INTERPRETER.items()},
         },
     }

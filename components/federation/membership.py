@@ -4,6 +4,7 @@ The join gives Karmada an account on the member. Deleting it makes Karmada forge
 member too. What a member serves is decided by placement.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,9 +12,10 @@ import pulumi
 
 from components.drivers.commands import driver_command, result
 from specs.clusters import ClusterSpec
+from specs.propagation import Kind
 
 
-def join_payload(spec: ClusterSpec, hub_kubeconfig: pulumi.Input[str], member_kubeconfig: pulumi.Input[str]) -> dict[str, Any]:
+def join_payload(spec: ClusterSpec, kinds: Sequence[Kind], hub_kubeconfig: pulumi.Input[str], member_kubeconfig: pulumi.Input[str]) -> dict[str, Any]:
     """What `fleet-driver member` reads."""
     return {
         "cluster": spec.name,
@@ -23,12 +25,16 @@ def join_payload(spec: ClusterSpec, hub_kubeconfig: pulumi.Input[str], member_ku
         "zone": spec.zone or "",
         "provider": spec.provider or "",
         "labels": spec.labels,
+        # The join refuses a member without them, and waits until Karmada has seen them there.
+        "kinds": sorted(str(each) for each in kinds),
     }
 
 
 @dataclass(frozen=True, kw_only=True)
 class MembershipArgs:
     spec: ClusterSpec
+    # What the fleet declares on the hub for members.
+    kinds: Sequence[Kind]
     hub_kubeconfig: pulumi.Input[str]
     member_kubeconfig: pulumi.Input[str]
     # What must run before the join: Karmada on the hub, and on the member the kinds that will be sent to it. Karmada
@@ -44,7 +50,7 @@ class Membership(pulumi.ComponentResource):
 
     def __init__(self, name: str, args: MembershipArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:membership:Membership", name, None, opts)
-        payload = join_payload(args.spec, args.hub_kubeconfig, args.member_kubeconfig)
+        payload = join_payload(args.spec, args.kinds, args.hub_kubeconfig, args.member_kubeconfig)
         # With the hub gone there is nothing left to be a member of; with the member gone the hub must still forget it.
         child = pulumi.ResourceOptions(parent=self, depends_on=args.requires, deleted_with=args.hub_owner if args.spec.driver.capabilities.owned else None)
         self.joined = driver_command(f"{name}-join", "member", payload, child, apply="join", delete="unjoin")

@@ -34,7 +34,7 @@ def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailov
         # The owner here and not on the InferenceService: KServe copies its labels to the pods, and a new one would restart them.
         "metadata": labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model, extra={labels.LABEL_OWNER: owner} if owner else None),
         "spec": {
-            "resourceSelectors": [{**INFERENCE_SERVICE, "namespace": labels.NAMESPACE_MODELS, "name": model}],
+            "resourceSelectors": [{**INFERENCE_SERVICE.selector, "namespace": labels.NAMESPACE_MODELS, "name": model}],
             "propagateDeps": True,
             # A cluster that was unjoined while it was dead still holds its copy; on its return that copy is ours.
             "conflictResolution": "Overwrite",
@@ -55,7 +55,7 @@ def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailov
 def override_policy(model: str, changes: overrides.Changes) -> dict[str, Any]:
     """Replaces fields of one model's InferenceService in some clusters."""
     metadata = labels.metadata(model, labels.NAMESPACE_MODELS, component="placement", model=model)
-    return overrides.override_policy(metadata, {**INFERENCE_SERVICE, "namespace": labels.NAMESPACE_MODELS, "name": model}, changes)
+    return overrides.override_policy(metadata, {**INFERENCE_SERVICE.selector, "namespace": labels.NAMESPACE_MODELS, "name": model}, changes)
 
 
 @dataclass(frozen=True, kw_only=True)

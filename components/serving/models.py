@@ -140,7 +140,7 @@ def inference_service(spec: ModelSpec, runtimes: RuntimesSpec) -> dict[str, Any]
     }
     surge = {"maxSurge": 1, "maxUnavailable": 0} if spec.rollout == "surge" else {"maxSurge": 0, "maxUnavailable": 1}
     return {
-        **INFERENCE_SERVICE,
+        **INFERENCE_SERVICE.selector,
         "metadata": labels.metadata(
             spec.name,
             labels.NAMESPACE_MODELS,

@@ -10,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from specs import propagation
 from specs.control_planes.finding import Finding, nested, version_finding
 from specs.failover import CapacityFailoverSpec
-from specs.labels import NAMESPACE_INGRESS, NAMESPACE_MODELS
 
 Component = Literal["karmada-controller-manager", "karmada-webhook", "karmada-scheduler"]
 
@@ -54,6 +54,9 @@ UNUSED_CONTROLLERS = (
     "multiclusterservice",
     "remedy",
     "agentcsrapproving",
+    # It would let administrators of the hub act as system:masters on every member, and needs rights on RBAC there
+    # (docs/member-rights.md).
+    "unifiedAuth",
 )
 
 NEEDED_CONTROLLERS = (
@@ -72,7 +75,7 @@ NEEDED_CONTROLLERS = (
 NEEDED_PLUGINS = ("APIEnablement", "ClusterAffinity", "ClusterEviction", "TaintToleration")
 
 # API groups of what is propagated beside core kinds.
-PROPAGATED_GROUPS = ("serving.kserve.io", "networking.istio.io", "security.istio.io", "networking.k8s.io")
+PROPAGATED_GROUPS = tuple(dict.fromkeys(each.group for each in propagation.KINDS if each.group))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,7 +142,7 @@ def _without_our_groups(found: str) -> str:
 def _without_our_namespaces(found: str) -> str:
     def skips(pattern: str) -> bool:
         try:
-            return any(re.fullmatch(pattern, each) for each in (NAMESPACE_MODELS, NAMESPACE_INGRESS))
+            return any(re.fullmatch(pattern, each) for each in propagation.NAMESPACES)
         except re.error:
             return False
 

