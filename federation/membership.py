@@ -42,8 +42,9 @@ def join(spec: Object) -> Object:
 
     Returns {"id"}: the UID of the member's kube-system, by which Karmada knows a cluster. A member that does not answer
     gets its region and labels changed on the hub, and a line on stderr says what was skipped; one that was never joined
-    raises Unreachable. So does a hub that does not answer. Raises VerificationError, before anything is changed, where the member
-    lacks a kind that the hub sends or the kubeconfig a right; ApiError, Unauthorized where credentials expire on the way; or TimeoutError that says what is missing.
+    raises Unreachable. So does a hub that does not answer. Raises VerificationError, before anything is changed, where the
+    member lacks a kind that the hub sends or the kubeconfig a right; ApiError, Unauthorized where credentials expire on the
+    way; or TimeoutError that says what is missing.
     """
     name = spec["cluster"]
     with Kube.from_kubeconfig(spec["hubKubeconfig"]) as hub:

@@ -251,7 +251,7 @@ SETTINGS: tuple[Setting, ...] = (
         flag="skipped-propagating-namespaces",
         upstream="kube-.*",
         right=_without_our_namespaces,
-        why=f"objects in `{NAMESPACE_MODELS}` and `{NAMESPACE_INGRESS}` do not arrive on the members",
+        why=f"objects in `{'` and `'.join(propagation.NAMESPACES)}` do not arrive on the members",
         chart_key=_EXTRA + "skipped-propagating-namespaces",
     ),
     Setting(
