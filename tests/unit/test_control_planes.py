@@ -47,7 +47,7 @@ def test_the_flags_of_karmada_are_these() -> None:
     assert FLAGS == {
         karmada.CONTROLLERS: {
             "controllers": "*,-federatedHorizontalPodAutoscaler,-cronFederatedHorizontalPodAutoscaler,-serviceExport,-serviceImport,-endpointSlice,"
-            "-endpointsliceCollect,-endpointsliceDispatch,-multiclusterservice,-remedy,-agentcsrapproving",
+            "-endpointsliceCollect,-endpointsliceDispatch,-multiclusterservice,-remedy,-agentcsrapproving,-unifiedAuth",
             "feature-gates": "Failover=true",
             "enable-no-execute-taint-eviction": "true",
             "cluster-status-update-frequency": "2s",
