@@ -36,7 +36,6 @@ class Nodes:
 
 # Cluster and GPU type.
 Place = tuple[str, str]
-
 Room = Mapping[Place, Sequence[Nodes]]
 
 

@@ -27,46 +27,34 @@ PING_JITTER = 0.15
 
 # The same of the interval between deep checks, as components/mesh/envoy_filters.py asks for.
 CHECK_JITTER = 0.1
-
 # Envoy doubles the range of the random wait with each retry, up to this multiple of its base.
 _BACKOFF_LIMIT = 10
-
 # Allowance: what a busy proxy itself takes to notice, choose and connect. Not a timer; the drill measures it.
 WORK = 0.1
-
 # How often the engine guard looks at its engine: once a second, or four times within a short limit (`_look_on` in
 # runtime_image/engine_guard.py).
 _GUARD_LOOK = 1.0
-
 _GUARD_LOOKS = 4
 
 # Karmada gives a member this long for an answer (defaultTimeout in pkg/util/membercluster_client.go).
 _READ_TIMEOUT = 32.0
-
 # A connection on which nothing comes is given up: 30 s until a PING, 15 s for its answer. What was asked on it is asked again
 # on a new one after a second.
 _CONNECTION_LOST = 45.0
-
 _ASK_AGAIN = 1.0
-
 # How an attempt at a new connection to a silent member ends: no TLS handshake, no TCP connection, no answer.
 _NEW_CONNECTION = (10.0, 30.0, _READ_TIMEOUT)
 # Karmada evicts by three workers, each of which pauses after each binding; all take from one bucket of ten tokens a second,
 # which holds a hundred. Only bindings whose toleration has run out are in their queue: `enqueueBinding` of taint_manager.go
 # skips what tolerates the taint for ever, as routes do, and enqueues a model no sooner than it is due.
 _EVICTION_WORKERS = 3
-
 _EVICTION_BUCKET_RATE = 10.0
-
 _EVICTION_BUCKET = 100
-
 # Allowances for what follows from events, without a timer: from Ready=False to the taint; from the eviction to pods in the
 # other clusters, through scheduler, Works, KServe and kube-scheduler; from a ready pod to the status on the hub. Measured on
 # two cores that run four clusters: 0.2, 1.3 and 0.3.
 _TAINT = 0.5
-
 _DISPATCH = 3.0
-
 _REPORT = 0.5
 
 # A sum of floats may miss a multiple by a hair; that is no further round.

@@ -14,7 +14,6 @@ from specs.fleet import FleetEntry, FleetSpec
 
 # Lists whose entries are checked one by one, so that a broken entry hides no other error.
 _LISTS = ("models",)
-
 # Where a problem is of a file as such.
 _WHOLE = ("the file",)
 

@@ -11,7 +11,6 @@ from pydantic import Field
 from specs.base import Spec
 
 Seconds = Annotated[float, Field(gt=0)]
-
 Milliseconds = Annotated[int, Field(ge=1)]
 
 

@@ -27,7 +27,6 @@ def _known_accelerator(value: str) -> str:
 
 
 GpuType = Annotated[str, AfterValidator(_known_gpu), Field(json_schema_extra={"enum": list(ACCELERATORS)})]
-
 AcceleratorType = Annotated[str, AfterValidator(_known_accelerator), Field(json_schema_extra={"enum": [CPU, *ACCELERATORS]})]
 
 

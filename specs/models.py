@@ -30,11 +30,9 @@ def _source(value: str) -> str:
 
 
 ModelName = Annotated[str, *dns_name(naming.MODEL_LIMIT, "KServe writes `isvc.<name>-predictor` into a label of 63 characters")]
-
 Owner = Annotated[
     str, *checked(r"[a-z0-9A-Z]([-\w.]*[a-z0-9A-Z])?", naming.LABEL_LIMIT, "must hold only letters, digits, `-`, `_` and `.`", "it becomes a label")
 ]
-
 ModelSource = Annotated[str, AfterValidator(_source), Field(json_schema_extra={"pattern": "^(oci|hf|s3|pvc)://.+"})]
 
 

@@ -18,7 +18,6 @@ def _network(value: str) -> str:
 
 
 Cidr = Annotated[str, AfterValidator(_network)]
-
 NamespaceName = Annotated[str, *checked(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?", 63, "must be the name of a namespace", "Kubernetes' limit")]
 
 

@@ -9,7 +9,6 @@ from runtime_image.image.inputs import Definition
 from specs.base import Spec, checked, refuse
 
 Variant = Literal["gpu", "cpu"]
-
 Repository = Annotated[
     str,
     *checked(
@@ -19,7 +18,6 @@ Repository = Annotated[
         "registries take no longer ones",
     ),
 ]
-
 Digest = Annotated[str, *checked(r"sha256:[0-9a-f]{64}", 71, "must be `sha256:` and 64 hexadecimal digits", "it is a digest")]
 
 

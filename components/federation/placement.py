@@ -19,7 +19,6 @@ from specs.propagation import INFERENCE_SERVICE
 
 # Annotations by which Pulumi waits for an InferenceService on the hub. See `strip_pulumi_annotations`.
 WAIT_FOR = "pulumi.com/waitFor"
-
 TIMEOUT_SECONDS = "pulumi.com/timeoutSeconds"
 
 

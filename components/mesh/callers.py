@@ -18,7 +18,6 @@ from specs.callers import AuthenticationSpec, JwtAuthenticationSpec
 CALLERS = "callers"
 
 _SECURITY = "security.istio.io/v1"
-
 _SELECTOR = {"matchLabels": {"istio": FRONT_DOOR}}
 
 

@@ -19,34 +19,27 @@ from specs.failover import RequestFailoverSpec, StreamsSpec
 
 # KServe's Service of a model.
 PREDICTOR_HOST = "{model}-predictor." + labels.NAMESPACE_MODELS + ".svc.cluster.local"
-
 PREDICTORS = "*." + labels.NAMESPACE_MODELS + ".svc.cluster.local"
 
 # Answers carry where they come from: nobody should have to guess which region or model served. The engine guard adds
 # x-fleet-revision.
 HEADER_CLUSTER = "x-fleet-cluster"
-
 HEADER_MODEL = "x-fleet-model"
 
 # What callers may ask of vLLM. It serves much more on the same port, without any check (/pause, /update_weights, …).
 REPEATABLE = (*stream_relay.RELAYED, "POST /v1/embeddings", "GET /v1/models")
-
 # May keep state at the server, so it is repeated only where no server has seen the request.
 UNREPEATABLE = ("POST /v1/responses",)
-
 # The deep check: whether a pod of the model would answer now. At regional gateways only, for front doors.
 READY = "/fleet/ready"
 
 # Nothing was computed yet, so any request may be sent again. 429 is a full engine, which refuses before it computes: the
 # request spills, and nobody is ejected.
 _RETRY_UNSEEN = "connect-failure,refused-stream,reset-before-request"
-
 _RETRY_REFUSED = _RETRY_UNSEEN + ",429"
-
 # 503 is a region without a ready replica, or an engine that gives its requests back. `reset` brings back the streams of a
 # region that froze; a second computation is the only cost.
 _RETRY_BACK = _RETRY_REFUSED + ",503"
-
 _RETRY_LOST = _RETRY_BACK + ",reset"
 
 # Inside a cluster there is nobody to be gentle with: the next pod is another one.
@@ -54,7 +47,6 @@ _NEARBY_BACKOFF = "1ms"
 
 # uvicorn closes a connection that idles for 5 s. A request sent at that moment would be lost.
 _POD_IDLE = "4s"
-
 # A pod that is gone is taken out by Kubernetes within seconds; no check brings one back before this is over.
 _POD_EJECTION = "5s"
 

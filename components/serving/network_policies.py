@@ -17,12 +17,9 @@ from specs import labels
 from specs.network_policies import NetworkPoliciesSpec
 
 _NAMESPACE_NAME = "kubernetes.io/metadata.name"
-
 _DNS_PORT = 53
-
 # Where the node's own DNS cache listens, outside of every namespace.
 _NODE_LOCAL_DNS = "169.254.20.10/32"
-
 # There a cloud tells a machine its credentials; the last is Amazon's.
 _METADATA = ("169.254.0.0/16", "fe80::/10", "fd00:ec2::/32")
 

@@ -18,29 +18,23 @@ from specs.serving_arguments import MODEL_PATH
 
 # Where vLLM listens in its pod. The runtimes, the probes and KServe's Service share it.
 PORT = 8080
-
 HEALTH_PATH = engine_guard.HEALTH_PATH
-
 # True only while the engine computes, or has nothing to compute. The deep checks of the front doors ask for it too.
 READY_PATH = engine_guard.READY_PATH
-
 # ConfigMap with the engine guard, the module in it, and where pods find it: a folder of Python's path.
 GUARD, GUARD_MODULE, GUARD_PATH = "engine-guard", "engine_guard", "/etc/inference-fleet/engine-guard"
-
 # KServe's name of the container that it merges with a model's own fields.
 CONTAINER = "kserve-container"
 
 # Folders of a pod that may be written to: the root file system of the CPU runtime may not, and a user without an entry in
 # /etc/passwd has no home. HOME holds vLLM's compiled graphs too, where the image names no other folder for them.
 _HOME, _SCRATCH, _SHARED_MEMORY = "/home/vllm", "/tmp", "/dev/shm"
-
 # A number, because the kubelet cannot tell whether a name is root. The group is root's as in vLLM's own images, whose files
 # are open to it; it gives no rights over others' files. For an `oci://` source KServe's modelcar puts a user of its own here.
 _USER, _GROUP = 2000, 0
 
 # Between two looks of a probe. The first is shorter: it is time that a loaded model waits for its first request.
 _STARTUP_PROBE_SECONDS = 2
-
 _PROBE_SECONDS = 5
 
 
@@ -57,10 +51,8 @@ _ENV = {
     # PyTorch asks for the user's name, and the number has none in most images.
     "USER": "vllm",
 }
-
 # Of the GPU runtime. Without it NIXL offers the cache of a prompt at localhost, where no other pod finds it.
 _GPU_ENV = {"VLLM_NIXL_SIDE_CHANNEL_HOST": "$(POD_IP)"}
-
 # Of the CPU runtime. Measured with vLLM 0.32: the worker inside the engine's process saves an import of 4 CPU-seconds and
 # 700 MB; one unbound thread leaves the cores to others. VLLM_CPU_KVCACHE_SPACE stays unset: it counts in whole GiB, touches
 # them all at start, and overrides --kv-cache-memory-bytes.
@@ -71,7 +63,6 @@ _CPU_ENV = {
     # Otherwise vLLM takes the machine's outer address for its queues between processes.
     "VLLM_HOST_IP": "$(POD_IP)",
 }
-
 # vLLM 0.32 in bfloat16 dies by SIGILL on processors with AMX when the first request has a prompt of one token.
 CPU_DTYPE = "float32"
 
