@@ -7,8 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from planning.model_size import Shape
-from planning.sizing import Efficiency, Engine, Load, first_token, prompt_seconds, step_seconds
+from planning.sizing import Efficiency, Engine, first_token, prompt_seconds, step_seconds
 from specs.accelerators import Accelerator
+from specs.models import LoadSpec
 
 # Shares that are looked for. Outside something else was measured: a prompt from the cache, another GPU, a queue.
 _LEAST, _MOST = 0.02, 1.0
@@ -38,7 +39,8 @@ def calibrate(shape: Shape, gpu: Accelerator, engine: Engine, seen: Measurement,
     Requests under way in a replica follow from Little's law: tokens per second times seconds per token.
     """
     notes: list[str] = []
-    load = Load(requests_per_second=1, input_tokens=max(1, round(seen.input_tokens)), output_tokens=max(1, round(seen.output_tokens)))
+    tokens = {"input_tokens": max(1, round(seen.input_tokens)), "output_tokens": max(1, round(seen.output_tokens))}
+    load = LoadSpec.model_validate({"requests_per_second": 1, **tokens}, by_name=True)
     sequences = max(1, round(seen.output_tokens_per_second * seen.per_output_token / seen.replicas))
 
     def prompt(share: float) -> float:

@@ -8,15 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from specs.gpu_pools import GpuPoolSpec
-
-
-@dataclass(frozen=True, kw_only=True)
-class Quota:
-    """What a cloud account may have, over several pools."""
-
-    number: int
-    """Its place in the stack file: two that allow as many are still two."""
-    gpus: int
+from specs.planning import QuotaSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +19,8 @@ class Nodes:
     gpus_per_node: int
     standing: int = 0
     """Of them those that run without being asked for. The others come where they are, and quotas leave them."""
-    quotas: tuple[Quota, ...] = ()
+    quotas: tuple[QuotaSpec, ...] = ()
+    """Those that bound their number, each once."""
 
     @property
     def gpus(self) -> int:
@@ -54,9 +47,9 @@ def largest_first(replicas: Mapping[Place, Iterable[int]]) -> list[tuple[int, Pl
     return sorted(((size, place) for place, sizes in replicas.items() for size in sizes), reverse=True)
 
 
-def quotas_left(room: Room) -> dict[Quota, int]:
+def quotas_left(room: Room) -> dict[QuotaSpec, int]:
     """GPUs that pools may still grow by, of every quota: nodes that stand count whether they are used or not."""
-    left: dict[Quota, int] = {}
+    left: dict[QuotaSpec, int] = {}
     for several in room.values():
         for each in several:
             for quota in each.quotas:
@@ -79,7 +72,7 @@ class Packing:
         self._free: dict[Place, list[int]] = {}
         # By place how many of each of its Nodes are in use. Not a list of nodes: pools may be larger by far.
         self._used: dict[Place, list[int]] = {}
-        self._left: dict[Quota, int] | None = None
+        self._left: dict[QuotaSpec, int] | None = None
 
     def take(self, place: Place, size: int) -> bool:
         """Puts a replica of so many GPUs there. False: there is no room."""
@@ -113,7 +106,7 @@ class Packing:
     def _may_come(self, nodes: Nodes) -> bool:
         return self.grows and all(self._quotas()[quota] >= nodes.gpus_per_node for quota in nodes.quotas)
 
-    def _quotas(self) -> dict[Quota, int]:
+    def _quotas(self) -> dict[QuotaSpec, int]:
         if self._left is None:
             self._left = quotas_left(self._room)
         return self._left

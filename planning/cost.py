@@ -32,12 +32,12 @@ class Pool:
     @property
     def dollars_per_month(self) -> float | None:
         """None without a price."""
-        return None if self.quote is None else self.nodes * self.gpus_per_node * self.quote.price.dollars * HOURS_PER_MONTH
+        return None if self.quote is None else self.nodes * self.gpus_per_node * self.quote.price.spec.dollars_per_gpu_hour * HOURS_PER_MONTH
 
     @property
     def most_dollars_per_month(self) -> float | None:
         """With every node that an autoscaler may add."""
-        return None if self.quote is None else self.most_nodes * self.gpus_per_node * self.quote.price.dollars * HOURS_PER_MONTH
+        return None if self.quote is None else self.most_nodes * self.gpus_per_node * self.quote.price.spec.dollars_per_gpu_hour * HOURS_PER_MONTH
 
 
 def per_million_tokens(dollars_per_month: float, requests_per_second: float, output_tokens: int) -> float:

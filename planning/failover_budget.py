@@ -67,37 +67,15 @@ class Promise:
 
 def requests(fleet: FleetSpec, model: ModelSpec) -> Requests:
     """The numbers of one model's requests. A drill may set `waited` and `gap` to those of its own load."""
-    numbers = fleet.failover.requests
     regions = len({fleet.by_name[name].region for name in model.placement.weights if name in fleet.by_name})
-    return Requests(
-        regions=regions,
-        attempts=retry_attempts(regions) + 1,
-        round_trip=numbers.round_trip_milliseconds / 1000,
-        connect_timeout=numbers.connect_timeout_milliseconds / 1000,
-        ping_interval=numbers.ping_interval_milliseconds / 1000,
-        ping_timeout=numbers.ping_timeout_milliseconds / 1000,
-        backoff=numbers.backoff_milliseconds / 1000,
-        health_interval=numbers.health_interval_seconds,
-        health_timeout=numbers.health_timeout_seconds,
-        unhealthy_threshold=numbers.unhealthy_threshold,
-        healthy_threshold=numbers.healthy_threshold,
-        stall=numbers.stall_seconds,
-        waited=model.objectives.time_to_first_token_seconds or 0.0,
-    )
+    waited = model.objectives.time_to_first_token_seconds or 0.0
+    return Requests(spec=fleet.failover.requests, regions=regions, attempts=retry_attempts(regions) + 1, waited=waited)
 
 
 def capacity(fleet: FleetSpec, model: ModelSpec) -> Capacity:
     """The numbers of one model's replicas."""
-    numbers = fleet.failover.capacity
-    return Capacity(
-        status_interval=numbers.status_interval_seconds,
-        failure_threshold=numbers.failure_threshold_seconds,
-        success_threshold=numbers.success_threshold_seconds,
-        evict_after=model.placement.evict_after(numbers),
-        evictions_per_second=numbers.evictions_per_second,
-        models=len(fleet.models),
-        load=model.runtime.load_seconds,
-    )
+    spec = fleet.failover.capacity
+    return Capacity(spec=spec, evict_after=model.placement.evict_after(spec), models=len(fleet.models), load=model.runtime.load_seconds)
 
 
 def promise(fleet: FleetSpec, model: ModelSpec) -> Promise:

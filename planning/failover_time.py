@@ -22,9 +22,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from specs.failover import CapacityFailoverSpec, RequestFailoverSpec
+
 # Envoy stretches every interval between PINGs by a random part, of at most this share, where nothing else is configured.
 PING_JITTER = 0.15
-
 # The same of the interval between deep checks, as components/mesh/envoy_filters.py asks for.
 CHECK_JITTER = 0.1
 # Envoy doubles the range of the random wait with each retry, up to this multiple of its base.
@@ -75,41 +76,34 @@ Parts = tuple[Part, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Requests:
-    """What decides how fast requests leave a region. Named as in the stack file."""
+    """What decides how fast requests leave a region."""
 
+    spec: RequestFailoverSpec
     regions: int
     """That serve the model."""
     attempts: int
     """At one request, retries included."""
-    round_trip: float
-    connect_timeout: float
-    ping_interval: float
-    ping_timeout: float
-    backoff: float
-    health_interval: float
-    health_timeout: float
-    unhealthy_threshold: int
-    healthy_threshold: int
-    stall: float
     waited: float = 0.0
     """How long a request may have waited for its first token when the fault comes: that is lost, as it begins anew elsewhere."""
     gap: float = 0.1
     """Between two requests at one front door: it learns of a silent region from a request."""
 
+    @property
+    def round_trip(self) -> float:
+        return self.spec.round_trip_milliseconds / 1000
+
 
 @dataclass(frozen=True, kw_only=True)
 class Capacity:
-    """What decides how fast replicas are replaced. Named as in the stack file."""
+    """What decides how fast replicas are replaced."""
 
-    status_interval: float
-    failure_threshold: float
-    success_threshold: float
+    spec: CapacityFailoverSpec
     evict_after: float
-    evictions_per_second: float
+    """Seconds that a lost cluster keeps the model's replicas."""
     models: int
     """That may be evicted from the lost cluster at the same moment, and wait for each other."""
     load: float | None
-    """From a replica's place on a node until it answers; None where nobody has declared it."""
+    """From a replica's place on a node until it answers; None where it is not declared."""
     probe: float = 2.0
     """Between two looks of the kubelet at a starting engine."""
 
@@ -143,7 +137,7 @@ def largest(parts: Iterable[Part]) -> Part:
 
 def ping_detection(numbers: Requests) -> float:
     """Until a frozen region's connection is given up, with every request on it."""
-    return numbers.ping_interval * (1 + PING_JITTER) + numbers.ping_timeout
+    return numbers.spec.ping_interval_milliseconds / 1000 * (1 + PING_JITTER) + numbers.spec.ping_timeout_milliseconds / 1000
 
 
 def check_detection(threshold: int, interval: float, timeout: float) -> float:
@@ -163,10 +157,10 @@ def cases(numbers: Requests) -> dict[str, Case]:
     refused = _round_trip("notice", numbers, "the region's side closes or refuses the connection")
     connect = Part(
         name="connect",
-        seconds=max(ping.seconds, numbers.connect_timeout),
+        seconds=max(ping.seconds, numbers.spec.connect_timeout_milliseconds / 1000),
         why="the longer of pingInterval x 1.15 + pingTimeout on a connection that stands and connectTimeout on a new one",
     )
-    stall = Part(name="stall", seconds=guard_detection(numbers.stall), why="stallSeconds in whole looks of the guard, and one look more")
+    stall = Part(name="stall", seconds=guard_detection(numbers.spec.stall_seconds), why="stallSeconds in whole looks of the guard, and one look more")
     told = _round_trip("notice", numbers, "the engine's 503 on its way to the front door")
     frozen_left, dropped_left = _silent_left(numbers, ping), _silent_left(numbers, connect)
     hung_left = (stall, _gap(numbers), _next_check(numbers), _WORK)
@@ -200,8 +194,9 @@ def _round_trip(name: str, numbers: Requests, why: str) -> Part:
 
 def _backoff(numbers: Requests, retries: int) -> Part:
     """Retry n waits a random time below 2^(n-1) times the base."""
-    seconds = numbers.backoff * sum(min(2**retry, _BACKOFF_LIMIT) for retry in range(retries))
-    return Part(name="backoff", seconds=seconds, why=f"backoff x {seconds / numbers.backoff:g} before {retries} retries" if retries > 1 else "backoff")
+    times = sum(min(2**retry, _BACKOFF_LIMIT) for retry in range(retries))
+    seconds = numbers.spec.backoff_milliseconds / 1000 * times
+    return Part(name="backoff", seconds=seconds, why=f"backoff x {times} before {retries} retries" if retries > 1 else "backoff")
 
 
 def _gap(numbers: Requests) -> Part:
@@ -211,7 +206,7 @@ def _gap(numbers: Requests) -> Part:
 def _next_check(numbers: Requests) -> Part:
     return Part(
         name="deep check",
-        seconds=numbers.health_interval * (1 + CHECK_JITTER) + numbers.round_trip,
+        seconds=numbers.spec.health_interval_seconds * (1 + CHECK_JITTER) + numbers.round_trip,
         why="healthInterval x 1.1 + roundTrip: the next check is answered with an error",
     )
 
@@ -228,7 +223,7 @@ def _silent_left(numbers: Requests, found: Part) -> Parts:
     """A request finds out, or a deep check: whichever is sooner."""
     check = Part(
         name="deep check",
-        seconds=check_detection(numbers.unhealthy_threshold, numbers.health_interval, numbers.health_timeout),
+        seconds=check_detection(numbers.spec.unhealthy_threshold, numbers.spec.health_interval_seconds, numbers.spec.health_timeout_seconds),
         why="unhealthyThreshold x (healthInterval x 1.1 + healthTimeout)",
     )
     by_request = (_gap(numbers), found)
@@ -237,10 +232,10 @@ def _silent_left(numbers: Requests, found: Part) -> Parts:
 
 def _back(numbers: Requests, *, silent: bool) -> Parts:
     """A check of a silent region may be under way and fail yet; one of a dead region fails at once."""
-    wait = Part(name="check under way", seconds=numbers.health_timeout, why="healthTimeout: of a check that began before the region was healthy")
+    wait = Part(name="check under way", seconds=numbers.spec.health_timeout_seconds, why="healthTimeout: of a check that began before the region was healthy")
     checks = Part(
         name="deep checks",
-        seconds=numbers.healthy_threshold * (numbers.health_interval * (1 + CHECK_JITTER) + numbers.round_trip),
+        seconds=numbers.spec.healthy_threshold * (numbers.spec.health_interval_seconds * (1 + CHECK_JITTER) + numbers.round_trip),
         why="healthyThreshold x (healthInterval x 1.1 + roundTrip)",
     )
     return (*((wait,) if silent else ()), checks, _WORK)
@@ -308,11 +303,6 @@ def restore(numbers: Capacity, *, silent: bool) -> Parts:
     )
 
 
-def readmission(numbers: Capacity) -> Parts:
-    """From a healthy cluster until Karmada takes it for Ready and its taint goes."""
-    return (*_reads(numbers.status_interval, numbers.success_threshold, "successThreshold"), Part(name="taint", seconds=_TAINT, why="allowance"))
-
-
 def _reads(interval: float, threshold: float, name: str) -> Parts:
     """Karmada compares the threshold with the clock only when it reads: it is rounded up to whole intervals."""
     rounds = max(1, math.ceil(threshold / interval - _HAIR))
@@ -324,7 +314,7 @@ def _reads(interval: float, threshold: float, name: str) -> Parts:
 
 def _detection(numbers: Capacity) -> Parts:
     """A dead API server refuses: a read fails at once."""
-    return _reads(numbers.status_interval, numbers.failure_threshold, "failureThreshold")
+    return _reads(numbers.spec.status_interval_seconds, numbers.spec.failure_threshold_seconds, "failureThreshold")
 
 
 def _silent_detection(numbers: Capacity) -> Parts:
@@ -343,8 +333,8 @@ def _silent_detection(numbers: Capacity) -> Parts:
 def _silent_reads(numbers: Capacity, new_connection: float) -> tuple[float, float]:
     """When the first read fails, and the first after which the threshold has passed. The cluster falls silent at 0."""
     ends: list[float] = []
-    begin = numbers.status_interval
-    while len(ends) < 2 or ends[-1] - ends[0] < numbers.failure_threshold - _HAIR:
+    begin = numbers.spec.status_interval_seconds
+    while len(ends) < 2 or ends[-1] - ends[0] < numbers.spec.failure_threshold_seconds - _HAIR:
         if begin >= _CONNECTION_LOST:
             end = begin + new_connection
         elif begin + _READ_TIMEOUT <= _CONNECTION_LOST:
@@ -352,7 +342,7 @@ def _silent_reads(numbers: Capacity, new_connection: float) -> tuple[float, floa
         else:
             end = _CONNECTION_LOST + _ASK_AGAIN + new_connection
         ends.append(end)
-        begin = end + numbers.status_interval
+        begin = end + numbers.spec.status_interval_seconds
     return ends[0], ends[-1]
 
 
@@ -362,7 +352,7 @@ def _eviction(numbers: Capacity) -> Part:
     Its worker may be in its pause. More models than half the bucket can empty it, where a flapping region has used the
     other half.
     """
-    rest = 1 / numbers.evictions_per_second
+    rest = 1 / numbers.spec.evictions_per_second
     seconds = math.ceil(numbers.models / _EVICTION_WORKERS) * rest
     if numbers.models > _EVICTION_BUCKET / 2:
         seconds = max(seconds, numbers.models / _EVICTION_BUCKET_RATE) + rest

@@ -10,19 +10,19 @@ from functools import cached_property
 from typing import Any
 
 from planning import cost, failover_budget, losses, prices, sizing
-from planning.capacity import Nodes, Quota, Room
+from planning.capacity import Nodes, Room
 from planning.cost import Pool
 from planning.division import division, policy_weights
 from planning.failover_budget import Promise
 from planning.losses import Left, Served
 from planning.model_size import Shape
 from planning.prices import HOURS_PER_MONTH, Price, Quote
-from planning.sizing import Efficiency, Engine, Goals, Load, Size
+from planning.sizing import Efficiency, Engine, Size
 from specs.accelerators import ACCELERATORS, CPU, canonical
 from specs.clusters import ClusterSpec
 from specs.fleet import FleetBase, FleetSpec
 from specs.gpu_pools import AcceleratorSpec, GpuPoolSpec
-from specs.models import ModelBase, ModelSpec
+from specs.models import LoadSpec, ModelBase, ModelSpec
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +46,7 @@ class ModelPlan:
 
     name: str
     sites: tuple[Site, ...]
-    load: Load | None
+    load: LoadSpec | None
     target: float
     needed: int | None
     """Replicas for the load, by the weights of the placement; None without a load, and where none serves within the objectives."""
@@ -127,52 +127,17 @@ def plan(fleet: FleetSpec, today: dt.date) -> FleetPlan:
     )
 
 
-# What planning/ is asked with
+# Specs as the arithmetic takes them
 
 
 def shape(model: ModelBase) -> Shape:
     """The architecture as it is served."""
-    facts, runtime = model.facts, model.runtime
-    mla = facts.mla
-    return Shape(
-        layers=facts.layers,
-        attention_heads=facts.attention_heads,
-        key_value_heads=facts.key_value_heads,
-        head_size=facts.head_size or max(1, facts.hidden_size // facts.attention_heads),
-        hidden_size=facts.hidden_size,
-        parameters=facts.parameters,
-        max_model_length=runtime.max_model_length or facts.max_model_length,
-        weight_bytes=facts.weight_bytes,
-        intermediate_size=facts.intermediate_size,
-        vocabulary_size=facts.vocabulary_size,
-        window=facts.sliding_window,
-        full_layers=facts.full_attention_layers,
-        latent_size=mla.kv_lora_rank + mla.qk_rope_head_size if mla else None,
-        experts=facts.experts,
-        experts_per_token=facts.experts_per_token,
-        quantization=runtime.quantization,
-        cache_dtype=runtime.kv_cache_dtype,
-    )
+    return Shape(facts=model.facts, runtime=model.runtime)
 
 
 def engine(model: ModelBase, count: int) -> Engine:
-    """What vLLM is told on `count` GPUs."""
-    runtime = model.runtime
-    return Engine(
-        tensor=max(1, count // runtime.stages),
-        stages=runtime.stages,
-        utilization=runtime.gpu_memory_utilization,
-        cache_bytes=runtime.kv_cache_bytes,
-        max_num_seqs=runtime.max_num_seqs,
-        max_num_batched_tokens=runtime.max_num_batched_tokens,
-    )
-
-
-def load(model: ModelBase) -> Load | None:
-    declared = model.load
-    if declared is None:
-        return None
-    return Load(requests_per_second=declared.requests_per_second, input_tokens=declared.input_tokens, output_tokens=declared.output_tokens)
+    """A replica's vLLM on `count` GPUs."""
+    return Engine(runtime=model.runtime, gpus=count)
 
 
 def efficiency(fleet: FleetBase, model: str, accelerator: str) -> Efficiency:
@@ -184,26 +149,13 @@ def efficiency(fleet: FleetBase, model: str, accelerator: str) -> Efficiency:
 
 def size(fleet: FleetBase, model: ModelBase, accelerator: AcceleratorSpec) -> Size:
     """A replica on GPUs."""
-    goals = Goals(first_token=model.objectives.time_to_first_token_seconds, between_tokens=model.objectives.inter_token_seconds)
     speeds = efficiency(fleet, model.name, accelerator.type)
-    return sizing.size(shape(model), ACCELERATORS[accelerator.type], engine(model, accelerator.count), load(model), goals, speeds)
+    return sizing.size(shape(model), ACCELERATORS[accelerator.type], engine(model, accelerator.count), model.load, model.objectives, speeds)
 
 
 def known_prices(fleet: FleetBase) -> tuple[Price, ...]:
     """Those of the stack file, then the catalogue's."""
-    own = [
-        Price(
-            gpu=each.accelerator,
-            provider=each.provider,
-            region=each.region,
-            capacity=each.capacity_type,
-            dollars=each.dollars_per_gpu_hour,
-            gpus=None,
-            date=each.date,
-            source="planning.prices of the stack file",
-        )
-        for each in fleet.planning.prices
-    ]
+    own = [Price(spec=each, source="planning.prices of the stack file") for each in fleet.planning.prices]
     return (*own, *prices.catalogue())
 
 
@@ -217,7 +169,8 @@ def room(fleet: FleetBase) -> Room:
     found: dict[tuple[str, str], list[Nodes]] = {}
     for cluster in fleet.clusters:
         for pool in cluster.gpu_pools:
-            quotas = tuple(Quota(number=at, gpus=each.gpus) for at, each in enumerate(fleet.planning.quotas) if each.binds(cluster, pool))
+            # A quota that is listed twice still is one.
+            quotas = tuple(dict.fromkeys(each for each in fleet.planning.quotas if each.binds(cluster, pool)))
             nodes = Nodes(count=pool.most_nodes, gpus_per_node=pool.gpus_per_node, standing=pool.least_nodes, quotas=quotas)
             found.setdefault((cluster.name, pool.accelerator), []).append(nodes)
     return found
@@ -229,7 +182,7 @@ def room(fleet: FleetBase) -> Room:
 def _model_plan(fleet: FleetSpec, model: ModelSpec, known: tuple[Price, ...]) -> ModelPlan:
     divided = division(model.placement, model.replicas)
     sites = tuple(_site(fleet, model, name, replicas, known) for name, replicas in divided.items())
-    return ModelPlan(name=model.name, sites=sites, load=load(model), target=fleet.planning.target_load, needed=_needed(fleet, model, sites))
+    return ModelPlan(name=model.name, sites=sites, load=model.load, target=fleet.planning.target_load, needed=_needed(fleet, model, sites))
 
 
 def _site(fleet: FleetSpec, model: ModelSpec, cluster: str, replicas: int, known: tuple[Price, ...]) -> Site:
@@ -252,12 +205,12 @@ def dollars_per_gpu(cluster: ClusterSpec, gpu: str, known: tuple[Price, ...]) ->
     quotes = [(pool.gpus, pool_quote(cluster, pool, known)) for pool in cluster.gpu_pools if pool.accelerator == gpu and pool.gpus]
     if not quotes or any(quote is None for _, quote in quotes):
         return None
-    return sum(gpus * quote.price.dollars for gpus, quote in quotes if quote) / sum(gpus for gpus, _ in quotes)
+    return sum(gpus * quote.price.spec.dollars_per_gpu_hour for gpus, quote in quotes if quote) / sum(gpus for gpus, _ in quotes)
 
 
 def _needed(fleet: FleetSpec, model: ModelSpec, sites: tuple[Site, ...]) -> int | None:
     """The least number of replicas whose division by the weights serves the load at the target."""
-    asked = load(model)
+    asked = model.load
     rates = {each.cluster: each.size.speed.requests_per_second for each in sites if each.size and each.size.speed}
     if asked is None or not rates:
         return None

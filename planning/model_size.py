@@ -6,6 +6,9 @@ linear attention or state space, encoders for pictures and sound, and what specu
 
 from dataclasses import dataclass
 
+from specs.models import ModelFacts
+from specs.serving_arguments import ModelRuntimeSpec
+
 GIB = 2**30
 
 # vLLM fills the vocabulary up to a multiple of this before it splits it (DEFAULT_VOCAB_PADDING_SIZE).
@@ -26,57 +29,51 @@ _WIDE = 2.0
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """The architecture of a model, as its config.json has it."""
+    """The architecture of a model, and the arguments of vLLM that change what it takes of memory."""
 
-    layers: int
-    attention_heads: int
-    key_value_heads: int
-    head_size: int
-    hidden_size: int
-    parameters: int
-    """All experts included."""
-    max_model_length: int
-    """Longest sequence in tokens that is served."""
-    weight_bytes: int | None = None
-    """Of the checkpoint's files. None: computed from the parameters."""
-    intermediate_size: int | None = None
-    """Of one expert, where there are experts."""
-    vocabulary_size: int | None = None
-    window: int | None = None
-    """Tokens that layers of sliding-window attention look back."""
-    full_layers: int | None = None
-    """Layers that look at the whole sequence, where others have a window. None: all, to be safe."""
-    latent_size: int | None = None
-    """Of multi-head latent attention: kv_lora_rank + qk_rope_head_dim, the numbers kept per token and layer."""
-    experts: int | None = None
-    experts_per_token: int | None = None
-    quantization: str | None = None
-    cache_dtype: str | None = None
+    facts: ModelFacts
+    runtime: ModelRuntimeSpec
+
+    @property
+    def max_model_length(self) -> int:
+        """Longest sequence in tokens that is served."""
+        return self.runtime.max_model_length or self.facts.max_model_length
+
+    @property
+    def head_size(self) -> int:
+        return self.facts.head_size or max(1, self.facts.hidden_size // self.facts.attention_heads)
+
+    @property
+    def latent_size(self) -> int | None:
+        """Numbers that multi-head latent attention keeps per token and layer; None for other attention."""
+        mla = self.facts.mla
+        return None if mla is None else mla.kv_lora_rank + mla.qk_rope_head_size
 
     @property
     def weights(self) -> float:
         """Bytes of all weights. A checkpoint in 16 bits that is quantized while it is loaded takes what it is quantized to."""
-        per = _WEIGHT_BYTES.get(self.quantization or "")
-        if self.weight_bytes is None:
-            return self.parameters * (per or _WIDE)
-        if per is not None and self.weight_bytes > 1.5 * self.parameters * per:
-            return self.parameters * per
-        return float(self.weight_bytes)
+        facts, per = self.facts, _WEIGHT_BYTES.get(self.runtime.quantization or "")
+        if facts.weight_bytes is None:
+            return facts.parameters * (per or _WIDE)
+        if per is not None and facts.weight_bytes > 1.5 * facts.parameters * per:
+            return facts.parameters * per
+        return float(facts.weight_bytes)
 
     @property
     def expert_share(self) -> float:
         """The part of the weights that is experts', 0 for a dense model: each has three matrices."""
-        if not self.experts or not self.intermediate_size:
+        facts = self.facts
+        if not facts.experts or not facts.intermediate_size:
             return 0.0
         # Some layers of such models have no experts, so the product may exceed the whole.
-        return min(self.layers * self.experts * 3 * self.hidden_size * self.intermediate_size / self.parameters, 0.97)
+        return min(facts.layers * facts.experts * 3 * facts.hidden_size * facts.intermediate_size / facts.parameters, 0.97)
 
     def read_per_step(self, sequences: int) -> float:
         """Bytes of weights that a step of `sequences` tokens reads: of experts only those that are asked.
 
         Expected number of distinct experts: E * (1 - (1 - k/E)^b), for tokens that choose independently.
         """
-        if not self.expert_share or not self.experts:
+        if not self.expert_share or not self.facts.experts:
             return self.weights
         asked = 1 - (1 - self._asked_by_a_token) ** sequences
         return self.weights * (1 - self.expert_share + self.expert_share * asked)
@@ -84,42 +81,39 @@ class Shape:
     @property
     def _asked_by_a_token(self) -> float:
         """The share of the experts of a layer."""
-        return min(1.0, (self.experts_per_token or 1) / (self.experts or 1))
+        return min(1.0, (self.facts.experts_per_token or 1) / (self.facts.experts or 1))
 
     @property
     def active_parameters(self) -> float:
         """Parameters that one token is multiplied with."""
-        if not self.expert_share or not self.experts:
-            return float(self.parameters)
-        return self.parameters * (1 - self.expert_share + self.expert_share * self._asked_by_a_token)
+        if not self.expert_share or not self.facts.experts:
+            return float(self.facts.parameters)
+        return self.facts.parameters * (1 - self.expert_share + self.expert_share * self._asked_by_a_token)
 
     @property
     def cache_bytes(self) -> float:
         """Bytes of one number of the KV cache."""
-        dtype = self.cache_dtype or "auto"
+        dtype = self.runtime.kv_cache_dtype or "auto"
         return _CACHE_BYTES.get(dtype, 1.0 if dtype.startswith("fp8") else _WIDE)
 
 
-def cache_per_token(shape: Shape, tensor: int = 1) -> float:
-    """Bytes of KV cache per token on each GPU of one pipeline stage, all layers, without windows.
+def _per_layer(shape: Shape, tensor: int) -> float:
+    """Bytes of KV cache per token and layer on each GPU of one pipeline stage.
 
     A GPU keeps whole heads: with more GPUs than key-value heads each head is kept several times (get_num_kv_heads of vLLM). A
     latent is not split at all.
     """
-    return shape.layers * _per_layer(shape, tensor)
-
-
-def _per_layer(shape: Shape, tensor: int) -> float:
     if shape.latent_size is not None:
         return shape.latent_size * shape.cache_bytes
-    return 2 * max(1, shape.key_value_heads // tensor) * shape.head_size * shape.cache_bytes
+    return 2 * max(1, shape.facts.key_value_heads // tensor) * shape.head_size * shape.cache_bytes
 
 
 def cache_of_sequence(shape: Shape, length: int, tensor: int = 1, stages: int = 1) -> float:
     """Bytes of KV cache of one sequence on each GPU; layers with a window keep no more than the window."""
-    full = shape.layers if shape.window is None or shape.full_layers is None else shape.full_layers
-    windowed = shape.layers - full
-    tokens = full * length + windowed * min(length, shape.window or length)
+    facts, window = shape.facts, shape.facts.sliding_window
+    full = facts.layers if window is None or facts.full_attention_layers is None else facts.full_attention_layers
+    windowed = facts.layers - full
+    tokens = full * length + windowed * min(length, window or length)
     return _per_layer(shape, tensor) * tokens / stages
 
 

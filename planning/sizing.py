@@ -21,6 +21,8 @@ from dataclasses import dataclass
 
 from planning.model_size import GIB, Shape, cache_of_sequence
 from specs.accelerators import Accelerator
+from specs.models import LoadSpec, ObjectivesSpec
+from specs.serving_arguments import ModelRuntimeSpec
 
 # vLLM's own share of a GPU's memory where none is given.
 DEFAULT_UTILIZATION = 0.92
@@ -59,32 +61,19 @@ class Efficiency:
 
 @dataclass(frozen=True, kw_only=True)
 class Engine:
-    """What vLLM is told. None: its own default."""
+    """vLLM on the GPUs of one replica."""
 
-    tensor: int = 1
-    stages: int = 1
-    utilization: float | None = None
-    cache_bytes: int | None = None
-    """Of the KV cache per GPU, instead of what is free."""
-    max_num_seqs: int | None = None
-    max_num_batched_tokens: int | None = None
+    runtime: ModelRuntimeSpec
+    gpus: int
 
+    @property
+    def stages(self) -> int:
+        return self.runtime.stages
 
-@dataclass(frozen=True, kw_only=True)
-class Load:
-    """What callers ask, all together."""
-
-    requests_per_second: float
-    input_tokens: int
-    output_tokens: int
-
-
-@dataclass(frozen=True, kw_only=True)
-class Goals:
-    """Seconds in the mean; None: whatever comes."""
-
-    first_token: float | None = None
-    between_tokens: float | None = None
+    @property
+    def tensor(self) -> int:
+        """GPUs that share each layer of a stage."""
+        return max(1, self.gpus // self.stages)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -133,7 +122,7 @@ class Size:
     speed: Speed | None
     """At the most sequences that keep all limits; None without a load, and where not even one does."""
     serves: bool
-    """Whether it starts and keeps the goals."""
+    """Whether it starts and keeps the objectives."""
     binding: str
     """The limit that is met first."""
     explained: str
@@ -143,29 +132,30 @@ class Size:
 def batch_limits(gpu: Accelerator, engine: Engine) -> tuple[int, int]:
     """(tokens of a step, sequences at once): as told, else vLLM's defaults for this GPU."""
     row = _BATCHES[-1] if gpu.capability == _A100_CAPABILITY else next(each for each in _BATCHES if gpu.memory_gib >= each[0])
-    return engine.max_num_batched_tokens or row[1], engine.max_num_seqs or row[2]
+    return engine.runtime.max_num_batched_tokens or row[1], engine.runtime.max_num_seqs or row[2]
 
 
 def memory(shape: Shape, gpu: Accelerator, engine: Engine) -> Memory:
     """What lies where on each GPU of a replica."""
     _, sequences = batch_limits(gpu, engine)
     gpus = engine.tensor * engine.stages
-    scores = _SCORES_COPIES * _SCORE_BYTES * sequences * (shape.vocabulary_size or _LARGE_VOCABULARY)
-    activations = max(_LEAST_ACTIVATIONS, scores) + (_EXPERT_ACTIVATIONS if shape.experts else 0)
+    scores = _SCORES_COPIES * _SCORE_BYTES * sequences * (shape.facts.vocabulary_size or _LARGE_VOCABULARY)
+    activations = max(_LEAST_ACTIVATIONS, scores) + (_EXPERT_ACTIVATIONS if shape.facts.experts else 0)
     other = _NOT_TORCH_SEVERAL if gpus > 1 else _NOT_TORCH
     weights = shape.weights * _WEIGHTS_ALLOWANCE / gpus
-    usable = gpu.memory_gib * GIB * (engine.utilization or DEFAULT_UTILIZATION)
+    usable = gpu.memory_gib * GIB * (engine.runtime.gpu_memory_utilization or DEFAULT_UTILIZATION)
     free = usable - weights - activations - other
-    if engine.cache_bytes is not None:
-        # vLLM takes it at its word; what is not there is not there.
-        room = gpu.memory_gib * GIB - weights - activations - other
-        free = engine.cache_bytes if engine.cache_bytes <= room else room - engine.cache_bytes
+    asked = engine.runtime.kv_cache_bytes
+    if asked is not None:
+        # vLLM reserves exactly this size, whatever the utilization says; what exceeds the memory is missing.
+        most = gpu.memory_gib * GIB - weights - activations - other
+        free = asked if asked <= most else most - asked
     per_sequence = cache_of_sequence(shape, shape.max_model_length, engine.tensor, engine.stages)
     tokens = int(max(0.0, free) / per_sequence * shape.max_model_length)
     return Memory(usable=usable, weights=weights, activations=activations, other=other, cache=free, cache_tokens=tokens, needed_cache=per_sequence)
 
 
-def speed(shape: Shape, gpu: Accelerator, engine: Engine, load: Load, sequences: int, efficiency: Efficiency) -> Speed:
+def speed(shape: Shape, gpu: Accelerator, engine: Engine, load: LoadSpec, sequences: int, efficiency: Efficiency) -> Speed:
     """Means at `sequences` requests under way."""
     prompt = prompt_seconds(shape, gpu, engine, load.input_tokens, efficiency)
     step = step_seconds(shape, gpu, engine, load, sequences, efficiency)
@@ -175,7 +165,7 @@ def speed(shape: Shape, gpu: Accelerator, engine: Engine, load: Load, sequences:
     return Speed(sequences=sequences, first_token=first, between_tokens=between, requests_per_second=rate)
 
 
-def first_token(gpu: Accelerator, engine: Engine, load: Load, sequences: int, *, prompt: float, step: float) -> float:
+def first_token(gpu: Accelerator, engine: Engine, load: LoadSpec, sequences: int, *, prompt: float, step: float) -> float:
     """Until the first token, where a prompt takes `prompt` alone and a step `step`.
 
     Prompts wait for each other as in a queue with one server and equal work, and for the steps that their parts ride in.
@@ -188,13 +178,13 @@ def first_token(gpu: Accelerator, engine: Engine, load: Load, sequences: int, *,
 
 def prompt_seconds(shape: Shape, gpu: Accelerator, engine: Engine, tokens: int, efficiency: Efficiency) -> float:
     """To compute a prompt alone: two operations per active parameter and token, and those of attention."""
-    attention = 2 * shape.layers * shape.attention_heads * shape.head_size * tokens**2
+    attention = 2 * shape.facts.layers * shape.facts.attention_heads * shape.head_size * tokens**2
     operations = 2 * shape.active_parameters * tokens + attention
     work = operations / (engine.tensor * gpu.teraflops * 1e12 * efficiency.compute)
     return work + _reduces(shape, gpu, engine, tokens)
 
 
-def step_seconds(shape: Shape, gpu: Accelerator, engine: Engine, load: Load, sequences: int, efficiency: Efficiency) -> float:
+def step_seconds(shape: Shape, gpu: Accelerator, engine: Engine, load: LoadSpec, sequences: int, efficiency: Efficiency) -> float:
     """One token more for each of `sequences`."""
     # Each stage works on its own share of the sequences.
     together = math.ceil(sequences / engine.stages)
@@ -209,14 +199,14 @@ def _reduces(shape: Shape, gpu: Accelerator, engine: Engine, tokens: int) -> flo
     """What the GPUs of a stage tell each other: every layer's result, in 16 bits, by a ring."""
     if engine.tensor == 1:
         return 0.0
-    moved = 2 * (engine.tensor - 1) / engine.tensor * tokens * shape.hidden_size * 2
+    moved = 2 * (engine.tensor - 1) / engine.tensor * tokens * shape.facts.hidden_size * 2
     # Half of the link's sum goes one way.
     each = _REDUCE_SECONDS[gpu.link] + moved / (gpu.link_bandwidth / 2 * 1e9)
-    return shape.layers * _REDUCES_PER_LAYER * each
+    return shape.facts.layers * _REDUCES_PER_LAYER * each
 
 
-def size(shape: Shape, gpu: Accelerator, engine: Engine, load: Load | None, goals: Goals, efficiency: Efficiency) -> Size:
-    """One replica: whether it fits, the most requests that it answers at once within the goals, and what keeps it from more."""
+def size(shape: Shape, gpu: Accelerator, engine: Engine, load: LoadSpec | None, objectives: ObjectivesSpec, efficiency: Efficiency) -> Size:
+    """One replica: whether it fits, the most requests that it answers at once within the objectives, and what keeps it from more."""
     held = memory(shape, gpu, engine)
     full = int(held.cache // held.needed_cache) if held.fits else 0
     if not held.fits:
@@ -233,10 +223,11 @@ def size(shape: Shape, gpu: Accelerator, engine: Engine, load: Load | None, goal
     def at(sequences: int) -> Speed:
         return speed(shape, gpu, engine, load, sequences, efficiency)
 
-    found, broken = _most(limit, at, goals)
+    found, broken = _most(limit, at, objectives)
     if found is None:
         alone = at(1)
-        seconds, goal = (alone.between_tokens, goals.between_tokens) if broken == BETWEEN_TOKENS else (alone.first_token, goals.first_token)
+        between = (alone.between_tokens, objectives.inter_token_seconds)
+        seconds, goal = between if broken == BETWEEN_TOKENS else (alone.first_token, objectives.time_to_first_token_seconds)
         explained = f"one request alone takes {seconds * 1000:.0f} ms, and the objective is {(goal or 0) * 1000:.0f} ms"
         return Size(memory=held, full_length=full, speed=None, serves=False, binding=broken, explained=explained)
     if found.sequences < limit:
@@ -250,19 +241,19 @@ def size(shape: Shape, gpu: Accelerator, engine: Engine, load: Load | None, goal
     return Size(memory=held, full_length=full, speed=found, serves=True, binding=binding, explained=explained)
 
 
-def _most(limit: int, at: Callable[[int], Speed], goals: Goals) -> tuple[Speed | None, str]:
-    """The most sequences up to `limit` that keep the goals, and the goal that one more would break: both times grow with them."""
+def _most(limit: int, at: Callable[[int], Speed], objectives: ObjectivesSpec) -> tuple[Speed | None, str]:
+    """The most sequences up to `limit` that keep the objectives, and the one that one more sequence would break: both times grow with them."""
     least, beyond = 0, limit + 1
     while beyond - least > 1:
         middle = (least + beyond) // 2
-        least, beyond = (middle, beyond) if _broken(at(middle), goals) is None else (least, middle)
-    return (at(least) if least else None), ("" if beyond > limit else _broken(at(beyond), goals) or "")
+        least, beyond = (middle, beyond) if _broken(at(middle), objectives) is None else (least, middle)
+    return (at(least) if least else None), ("" if beyond > limit else _broken(at(beyond), objectives) or "")
 
 
-def _broken(speed: Speed, goals: Goals) -> str | None:
-    if goals.between_tokens is not None and speed.between_tokens > goals.between_tokens:
+def _broken(speed: Speed, objectives: ObjectivesSpec) -> str | None:
+    if objectives.inter_token_seconds is not None and speed.between_tokens > objectives.inter_token_seconds:
         return BETWEEN_TOKENS
-    if goals.first_token is not None and speed.first_token > goals.first_token:
+    if objectives.time_to_first_token_seconds is not None and speed.first_token > objectives.time_to_first_token_seconds:
         return FIRST_TOKEN
     return None
 
@@ -273,8 +264,3 @@ def _does_not_fit(held: Memory, shape: Shape) -> str:
         return f"weights {held.weights / GIB:.1f} GiB and {(beside - held.weights) / GIB:.1f} GiB beside them per GPU, {held.usable / GIB:.1f} GiB usable"
     left = f"{held.cache / GIB:.1f} GiB per GPU left for the KV cache"
     return f"{left}, one sequence of {shape.max_model_length} tokens takes {held.needed_cache / GIB:.1f} GiB"
-
-
-def replicas_for(load: Load, speed: Speed, target: float) -> int:
-    """Replicas for the load, each filled to `target` of what it can do; at least one."""
-    return max(1, math.ceil(load.requests_per_second / (speed.requests_per_second * target) - 1e-9))

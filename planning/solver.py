@@ -14,8 +14,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from planning.capacity import Nodes, Packing, Place, Quota, Room, largest_first, quotas_left, total
+from planning.capacity import Nodes, Packing, Place, Room, largest_first, quotas_left, total
 from planning.division import divide, tie_free
+from specs.planning import QuotaSpec
 
 # Up to this many options the answer is the cheapest. Above, the search ends where it is proven to be at most this much dearer than the
 # cheapest, or after so many steps: each takes longer there, and what they still find is a per mille. No limit is a time.
@@ -293,7 +294,7 @@ def _offer(models: Sequence[Wanted], room: Room, taken: Taken) -> dict[str, Plac
         for column, option in zip(numbers, model.options, strict=True):
             if option.gpu:
                 uses.setdefault((option.cluster, option.gpu), []).append((column, option.count))
-    growth: dict[Quota, list[tuple[int, int]]] = {}
+    growth: dict[QuotaSpec, list[tuple[int, int]]] = {}
     # Where nothing new may lie, what lies there still takes of the quotas.
     for place in dict.fromkeys((*uses, *(place for place in taken if any(each.quotas for each in room.get(place, ()))))):
         _room(program, uses.get(place, ()), room.get(place, ()), taken.get(place, ()), growth)
@@ -361,7 +362,9 @@ def _ready(program: _Program, ready: Mapping[Key, int], total: int, columns: Seq
             program.row(((column, float(total)), *((each, room) for each in lost)), high=room * total)
 
 
-def _room(program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int], growth: dict[Quota, list[tuple[int, int]]]) -> None:
+def _room(
+    program: _Program, uses: Sequence[tuple[int, int]], nodes: Sequence[Nodes], taken: Sequence[int], growth: dict[QuotaSpec, list[tuple[int, int]]]
+) -> None:
     """Replicas of each size and above fit on the nodes, cut into pieces of that size.
 
     Exact where each size divides the next, as 1, 2, 4 and 8 do. Others are counted as the next such size: a little too much.

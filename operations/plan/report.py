@@ -167,7 +167,7 @@ def _pool_rows(plan: FleetPlan) -> Iterator[Row]:
     yield "CLUSTER", "POOL", "GPU", "NODES", "GPUS", "USED", "BOUGHT", "$/GPU-HOUR", "PRICE OF", "$/MONTH", "AT MOST"
     for each in plan.pools:
         bounds = str(each.nodes) if each.least_nodes == each.most_nodes else f"{each.nodes} ({each.least_nodes}..{each.most_nodes})"
-        price = ("-", "-") if each.quote is None else (f"{each.quote.price.dollars:.3f}", each.quote.price.date.isoformat())
+        price = ("-", "-") if each.quote is None else (f"{each.quote.price.spec.dollars_per_gpu_hour:.3f}", each.quote.price.spec.date.isoformat())
         gpus = each.most_nodes * each.gpus_per_node
         used = f"{each.used_gpus} ({each.used_gpus / gpus:.0%})" if gpus else "-"
         costs = (dollars(each.dollars_per_month), dollars(each.most_dollars_per_month))
@@ -316,7 +316,8 @@ def _pool(pool: Pool) -> dict[str, Any]:
     quote = pool.quote
     price = None
     if quote is not None:
-        price = {"dollarsPerGpuHour": quote.price.dollars, "date": quote.price.date.isoformat(), "source": quote.price.source, "notes": list(quote.notes)}
+        spec = quote.price.spec
+        price = {"dollarsPerGpuHour": spec.dollars_per_gpu_hour, "date": spec.date.isoformat(), "source": quote.price.source, "notes": list(quote.notes)}
     return {
         "cluster": pool.cluster,
         "name": pool.name,

@@ -1,10 +1,46 @@
 """Architectures of well-known models, from their config.json, for tests of plans."""
 
-from dataclasses import replace
+from typing import Any
 
 from planning.model_size import Shape
+from planning.sizing import Engine
+from specs.models import LoadSpec, ModelFacts, ObjectivesSpec
+from specs.serving_arguments import ModelRuntimeSpec
 
-LLAMA_8B = Shape(
+
+def shape(quantization: str | None = None, **facts: Any) -> Shape:
+    """An architecture by the names of ModelFacts."""
+    return Shape(facts=ModelFacts.model_validate(facts, by_name=True), runtime=runtime(quantization=quantization))
+
+
+def runtime(**fields: Any) -> ModelRuntimeSpec:
+    return ModelRuntimeSpec.model_validate(fields, by_name=True)
+
+
+def served(shape: Shape, **fields: Any) -> Shape:
+    """The same architecture with other arguments of vLLM."""
+    return Shape(facts=shape.facts, runtime=runtime(**{**shape.runtime.model_dump(exclude_unset=True), **fields}))
+
+
+def changed(shape: Shape, **facts: Any) -> Shape:
+    """Another architecture with the same arguments of vLLM."""
+    return Shape(facts=ModelFacts.model_validate({**shape.facts.model_dump(), **facts}, by_name=True), runtime=shape.runtime)
+
+
+def engine(gpus: int = 1, **fields: Any) -> Engine:
+    return Engine(runtime=runtime(**fields), gpus=gpus)
+
+
+def load(requests_per_second: float, input_tokens: int, output_tokens: int) -> LoadSpec:
+    fields = {"requests_per_second": requests_per_second, "input_tokens": input_tokens, "output_tokens": output_tokens}
+    return LoadSpec.model_validate(fields, by_name=True)
+
+
+def objectives(**fields: Any) -> ObjectivesSpec:
+    return ObjectivesSpec.model_validate(fields, by_name=True)
+
+
+LLAMA_8B = shape(
     layers=32,
     attention_heads=32,
     key_value_heads=8,
@@ -15,7 +51,7 @@ LLAMA_8B = Shape(
     intermediate_size=14336,
     vocabulary_size=128256,
 )
-LLAMA_70B = Shape(
+LLAMA_70B = shape(
     layers=80,
     attention_heads=64,
     key_value_heads=8,
@@ -26,8 +62,8 @@ LLAMA_70B = Shape(
     intermediate_size=28672,
     vocabulary_size=128256,
 )
-LLAMA_70B_FP8 = replace(LLAMA_70B, quantization="fp8")
-QWEN3_32B = Shape(
+LLAMA_70B_FP8 = served(LLAMA_70B, quantization="fp8")
+QWEN3_32B = shape(
     layers=64,
     attention_heads=64,
     key_value_heads=8,
@@ -38,7 +74,7 @@ QWEN3_32B = Shape(
     intermediate_size=25600,
     vocabulary_size=151936,
 )
-QWEN25_7B = Shape(
+QWEN25_7B = shape(
     layers=28,
     attention_heads=28,
     key_value_heads=4,
@@ -49,7 +85,7 @@ QWEN25_7B = Shape(
     intermediate_size=18944,
     vocabulary_size=152064,
 )
-MIXTRAL_8X7B = Shape(
+MIXTRAL_8X7B = shape(
     layers=32,
     attention_heads=32,
     key_value_heads=8,
@@ -62,7 +98,7 @@ MIXTRAL_8X7B = Shape(
     experts=8,
     experts_per_token=2,
 )
-GEMMA3_27B = Shape(
+GEMMA3_27B = shape(
     layers=62,
     attention_heads=32,
     key_value_heads=16,
@@ -72,10 +108,10 @@ GEMMA3_27B = Shape(
     max_model_length=131072,
     intermediate_size=21504,
     vocabulary_size=262208,
-    window=1024,
-    full_layers=10,
+    sliding_window=1024,
+    full_attention_layers=10,
 )
-DEEPSEEK_V3 = Shape(
+DEEPSEEK_V3 = shape(
     layers=61,
     attention_heads=128,
     key_value_heads=128,
@@ -85,7 +121,7 @@ DEEPSEEK_V3 = Shape(
     max_model_length=32768,
     intermediate_size=2048,
     vocabulary_size=129280,
-    latent_size=512 + 64,
+    mla={"kv_lora_rank": 512, "qk_rope_head_size": 64},
     experts=256,
     experts_per_token=8,
     quantization="fp8",

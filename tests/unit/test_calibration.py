@@ -6,13 +6,13 @@ import pytest
 
 from planning import sizing
 from planning.calibration import Measurement, calibrate
-from planning.sizing import Efficiency, Engine, Load
+from planning.sizing import Efficiency
 from specs.accelerators import ACCELERATORS
 from tests.unit import shapes
 
-LOAD = Load(requests_per_second=1, input_tokens=2000, output_tokens=200)
+LOAD = shapes.load(1, 2000, 200)
 TRUE = Efficiency(memory=0.72, compute=0.55)
-ENGINE, GPU = Engine(tensor=2), ACCELERATORS["H100"]
+ENGINE, GPU = shapes.engine(2), ACCELERATORS["H100"]
 
 
 def measured(sequences: int = 16, replicas: int = 3) -> Measurement:

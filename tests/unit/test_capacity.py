@@ -3,7 +3,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planning.capacity import Nodes, Packing, Quota, largest_node, total, unplaced
+from planning.capacity import Nodes, Packing, largest_node, total, unplaced
+from specs.planning import QuotaSpec
 
 NODES = st.lists(st.builds(lambda count, gpus: Nodes(count=count, gpus_per_node=gpus), st.integers(0, 5), st.sampled_from([1, 2, 4, 8])), max_size=4)
 SIZES = st.lists(st.sampled_from([1, 2, 4, 8]), max_size=40)
@@ -47,7 +48,7 @@ def test_a_pool_of_any_size_is_counted_at_once() -> None:
     assert unplaced([Nodes(count=10**12, gpus_per_node=8)], [8, 4, 4, 16]) == 1
 
 
-QUOTA = Quota(number=0, gpus=24)
+QUOTA = QuotaSpec(accelerator="H100", provider="cloud", region="east", gpus=24)
 
 
 def pool(count: int, standing: int = 0, gpus: int = 8) -> list[Nodes]:

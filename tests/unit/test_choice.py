@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planning import solver
-from planning.capacity import Nodes, Quota
+from planning.capacity import Nodes
 from planning.solver import Option, Placed, Placement, Wanted, hourly
+from specs.planning import QuotaSpec
 
 CLUSTERS = {"east": "us", "west": "us", "north": "eu"}
 
@@ -97,9 +98,9 @@ def test_it_is_as_cheap_as_trying_everything(seed: int) -> None:
 def test_with_quotas_it_is_as_cheap_as_trying_everything(seed: int) -> None:
     chance = random.Random(seed)
     # One of the two regions of `us`, and one of everything.
-    quotas = {"east": (Quota(number=0, gpus=chance.choice([4, 8, 12])),), "west": (), "north": ()}
+    quotas = {"east": (QuotaSpec(accelerator="H100", provider="cloud", region="east", gpus=chance.choice([4, 8, 12])),), "west": (), "north": ()}
     quotas["west"] = quotas["east"]
-    everywhere = Quota(number=1, gpus=chance.choice([8, 12, 100]))
+    everywhere = QuotaSpec(accelerator="H100", provider="cloud", gpus=chance.choice([8, 12, 100]))
     nodes = {
         (cluster, "H100"): [Nodes(count=chance.choice([1, 3]), gpus_per_node=4, standing=chance.choice([0, 0, 1]), quotas=(*quotas[cluster], everywhere))]
         for cluster in CLUSTERS
@@ -128,7 +129,7 @@ def test_with_quotas_it_is_as_cheap_as_trying_everything(seed: int) -> None:
 
 
 def test_what_lies_elsewhere_takes_of_a_quota_too() -> None:
-    quota = Quota(number=0, gpus=8)
+    quota = QuotaSpec(accelerator="H100", provider="cloud", region="east", gpus=8)
     nodes = {(cluster, "H100"): [Nodes(count=2, gpus_per_node=4, quotas=(quota,))] for cluster in ("east", "west")}
     taken = {("west", "H100"): [1]}
     assert solver.choose([wanted(option("east"), rate=5)], nodes, taken) is None

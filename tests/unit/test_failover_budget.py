@@ -33,10 +33,12 @@ def local() -> FleetSpec:
 def test_numbers_of_the_stack_file_arrive_in_seconds() -> None:
     fleet = small(requests={"roundTripMilliseconds": 50, "pingIntervalMilliseconds": 250, "backoffMilliseconds": 25}, capacity={"evictAfterSeconds": 7})
     requests = failover_budget.requests(fleet, fleet.models[0])
-    assert (requests.round_trip, requests.ping_interval, requests.ping_timeout, requests.backoff) == (0.05, 0.25, 0.5, 0.025)
-    assert (requests.regions, requests.health_interval, requests.stall) == (2, 1, 8)
+    assert requests.round_trip == 0.05
+    assert failover_time.ping_detection(requests) == pytest.approx(0.25 * 1.15 + 0.5)
+    assert {part.name: part.seconds for part in failover_time.cases(requests)["kill"].added or ()}["backoff"] == 0.025
+    assert requests.regions == 2
     capacity = failover_budget.capacity(fleet, fleet.models[0])
-    assert (capacity.evict_after, capacity.failure_threshold, capacity.load) == (7, 30, None)
+    assert (capacity.evict_after, capacity.spec.failure_threshold_seconds, capacity.load) == (7, 30, None)
 
 
 def test_regions_are_counted_not_clusters() -> None:

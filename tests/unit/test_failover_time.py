@@ -1,56 +1,72 @@
 """Promises about a failover: known sums by hand, and that no longer timeout makes a shorter promise."""
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import TypeVar
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planning import failover_time
-from planning.failover_time import Capacity, Case, Parts, Requests, cases, largest, readmission, restore, total
+from planning.failover_time import Capacity, Case, Parts, Requests, cases, largest, restore, total
+from specs.base import Spec
+from specs.failover import CapacityFailoverSpec, RequestFailoverSpec
 
-REQUESTS = Requests(
-    regions=3,
-    attempts=3,
-    round_trip=0.1,
-    connect_timeout=0.5,
-    ping_interval=0.5,
-    ping_timeout=0.5,
-    backoff=0.005,
-    health_interval=1,
-    health_timeout=1,
-    unhealthy_threshold=3,
-    healthy_threshold=2,
-    stall=8,
-)
-CAPACITY = Capacity(status_interval=10, failure_threshold=30, success_threshold=30, evict_after=60, evictions_per_second=10, models=30, load=120, probe=2)
+S = TypeVar("S", bound=Spec)
 
+REQUESTS = Requests(spec=RequestFailoverSpec(), regions=3, attempts=3)
+CAPACITY = Capacity(spec=CapacityFailoverSpec(), evict_after=60, models=30, load=120)
+
+MILLISECONDS = st.integers(1, 1_000_000)
 SECONDS = st.floats(0.001, 1000)
 COUNTS = st.integers(1, 10)
+SETTINGS = {
+    **dict.fromkeys(("round_trip", "connect_timeout", "ping_interval", "ping_timeout", "backoff"), ("_milliseconds", MILLISECONDS)),
+    **dict.fromkeys(("health_interval", "health_timeout", "stall"), ("_seconds", SECONDS)),
+    **dict.fromkeys(("unhealthy_threshold", "healthy_threshold"), ("", COUNTS)),
+}
+FIELDS = {f"{name}{unit}": values for name, (unit, values) in SETTINGS.items()}
+NUMBERS = (*FIELDS, "waited", "gap", "attempts")
+
+
+def asking(numbers: Requests, **fields: float) -> Requests:
+    """The same with other fields of `failover.requests`, or of Requests itself."""
+    own = {name: value for name, value in fields.items() if name in FIELDS}
+    return replace(numbers, spec=_changed(numbers.spec, own), **{name: value for name, value in fields.items() if name not in FIELDS})
+
+
+def replacing(numbers: Capacity, **fields: float) -> Capacity:
+    """The same with other fields of `failover.capacity`."""
+    return replace(numbers, spec=_changed(numbers.spec, fields))
+
+
+def _changed(spec: S, fields: Mapping[str, float]) -> S:
+    return type(spec).model_validate({**spec.model_dump(), **fields}, by_name=True)
 
 
 @st.composite
 def requests(draw: st.DrawFn) -> Requests:
-    times = {name: draw(SECONDS) for name in TIMES}
+    fields = {name: draw(values) for name, values in FIELDS.items()}
     regions = draw(st.integers(1, 6))
-    return Requests(regions=regions, attempts=max(regions, draw(COUNTS)), unhealthy_threshold=draw(COUNTS), healthy_threshold=draw(COUNTS), **times)
+    numbers = Requests(spec=RequestFailoverSpec(), regions=regions, attempts=max(regions, draw(COUNTS)), waited=draw(SECONDS), gap=draw(SECONDS))
+    return asking(numbers, **fields)
 
 
 @st.composite
 def capacities(draw: st.DrawFn) -> Capacity:
-    return Capacity(
-        status_interval=draw(st.floats(0.1, 100)),
-        failure_threshold=draw(st.floats(0.1, 300)),
-        success_threshold=draw(st.floats(0.1, 300)),
+    numbers = Capacity(
+        spec=CapacityFailoverSpec(),
         evict_after=draw(st.integers(0, 600)),
-        evictions_per_second=draw(st.floats(0.1, 100)),
         models=draw(st.integers(1, 500)),
         load=draw(st.none() | st.floats(1, 2000)),
     )
-
-
-TIMES = ("round_trip", "connect_timeout", "ping_interval", "ping_timeout", "backoff", "health_interval", "health_timeout", "stall", "waited", "gap")
-NUMBERS = (*TIMES, "unhealthy_threshold", "healthy_threshold", "attempts")
+    return replacing(
+        numbers,
+        status_interval_seconds=draw(st.floats(0.1, 100)),
+        failure_threshold_seconds=draw(st.floats(0.1, 300)),
+        evictions_per_second=draw(st.floats(0.1, 100)),
+    )
 
 
 def seconds(parts: Parts | None) -> float:
@@ -82,7 +98,7 @@ def test_a_frozen_region_costs_a_missed_ping_and_its_jitter() -> None:
 
 
 def test_a_region_that_swallows_packets_is_found_by_whichever_timeout_is_longer() -> None:
-    found = cases(replace(REQUESTS, connect_timeout=4))
+    found = cases(asking(REQUESTS, connect_timeout_milliseconds=4000))
     assert largest(found["blackhole"].added or ()).seconds == 4
     assert seconds(found["hang"].added) < 2
 
@@ -121,8 +137,8 @@ def test_when_all_regions_are_full_or_dead_the_answer_comes_after_one_try_at_eac
 
 
 def test_waits_before_retries_grow_to_ten_times_their_base() -> None:
-    many = cases(replace(REQUESTS, attempts=8, backoff=1, round_trip=1e-9))["all-down"].refused
-    assert seconds(many) == pytest.approx(1 + 2 + 4 + 8 + 10 + 10 + 10 + 0.1)
+    many = cases(asking(REQUESTS, attempts=8, backoff_milliseconds=1000, round_trip_milliseconds=1))["all-down"].refused
+    assert seconds(many) == pytest.approx(1 + 2 + 4 + 8 + 10 + 10 + 10 + 0.1 + 8 * 0.001)
 
 
 def test_with_one_region_requests_fail_and_the_error_has_a_bound() -> None:
@@ -148,8 +164,8 @@ def test_every_case_of_the_drill_has_a_promise() -> None:
 @given(requests(), st.data())
 def test_no_longer_timeout_makes_a_shorter_promise(numbers: Requests, data: st.DataObject) -> None:
     name = data.draw(st.sampled_from(NUMBERS))
-    more = getattr(numbers, name) + data.draw(st.integers(1, 5))
-    before, after = cases(numbers), cases(replace(numbers, **{name: more}))
+    more = getattr(numbers.spec if name in FIELDS else numbers, name) + data.draw(st.integers(1, 5))
+    before, after = cases(numbers), cases(asking(numbers, **{name: more}))
     for case in before:
         assert all(new >= old - 1e-9 for old, new in zip(times(before[case]), times(after[case]), strict=True)), (case, name)
 
@@ -168,7 +184,7 @@ def test_every_promise_is_the_sum_of_parts_that_say_why(numbers: Requests) -> No
     [(2, 4, 6), (10, 30, 40), (14, 30, 56), (15, 30, 45), (10, 1, 20), (0.1, 0.3, 0.4)],
 )
 def test_a_dead_cluster_is_found_after_whole_status_intervals(interval: float, threshold: float, killed: float) -> None:
-    parts = restore(replace(CAPACITY, status_interval=interval, failure_threshold=threshold), silent=False)
+    parts = restore(replacing(CAPACITY, status_interval_seconds=interval, failure_threshold_seconds=threshold), silent=False)
     assert total(each for each in parts if each.name in ("status", "threshold")) == pytest.approx(killed)
 
 
@@ -184,7 +200,7 @@ def test_a_dead_cluster_is_found_after_whole_status_intervals(interval: float, t
     ],
 )
 def test_a_silent_cluster_is_found_after_reads_that_wait(interval: float, threshold: float, silent: float) -> None:
-    parts = restore(replace(CAPACITY, status_interval=interval, failure_threshold=threshold), silent=True)
+    parts = restore(replacing(CAPACITY, status_interval_seconds=interval, failure_threshold_seconds=threshold), silent=True)
     assert total(each for each in parts if each.name in ("status", "threshold")) == pytest.approx(silent)
 
 
@@ -200,26 +216,27 @@ def test_the_parts_of_a_restore_stand_in_the_order_in_which_they_pass() -> None:
     [(1, 0.5, 2), (3, 0.5, 2), (4, 0.5, 4), (30, 10, 1), (300, 10, 30.1), (300, 0.5, 202)],
 )
 def test_a_model_waits_for_the_other_models_of_its_cluster(models: int, rate: float, waits: float) -> None:
-    (part,) = [each for each in restore(replace(CAPACITY, models=models, evictions_per_second=rate), silent=False) if each.name == "eviction"]
+    (part,) = [each for each in restore(replace(replacing(CAPACITY, evictions_per_second=rate), models=models), silent=False) if each.name == "eviction"]
     assert part.seconds == pytest.approx(waits)
 
 
 @given(capacities(), st.data(), st.booleans())
 def test_no_longer_wait_makes_a_sooner_restore(numbers: Capacity, data: st.DataObject, silent: bool) -> None:
-    name = data.draw(st.sampled_from(["failure_threshold", "success_threshold", "evict_after", "models", "probe"]))
-    longer = replace(numbers, **{name: getattr(numbers, name) + data.draw(st.integers(1, 100))})
+    name = data.draw(st.sampled_from(["failure_threshold_seconds", "evict_after", "models", "probe"]))
+    more = data.draw(st.integers(1, 100))
+    own = name == "failure_threshold_seconds"
+    longer = replacing(numbers, **{name: numbers.spec.failure_threshold_seconds + more}) if own else replace(numbers, **{name: getattr(numbers, name) + more})
     assert total(restore(longer, silent=silent)) >= total(restore(numbers, silent=silent)) - 1e-6
-    assert total(readmission(longer)) >= total(readmission(numbers)) - 1e-6
-    faster = replace(numbers, evictions_per_second=numbers.evictions_per_second * 2)
+    faster = replacing(numbers, evictions_per_second=numbers.spec.evictions_per_second * 2)
     assert total(restore(faster, silent=silent)) <= total(restore(numbers, silent=silent)) + 1e-6
 
 
 @given(capacities())
 def test_no_cluster_counts_as_lost_before_the_threshold_has_passed(numbers: Capacity) -> None:
     found = {silent: total(each for each in restore(numbers, silent=silent) if each.name in ("status", "threshold")) for silent in (False, True)}
-    assert min(found.values()) >= numbers.failure_threshold - 1e-6
+    assert min(found.values()) >= numbers.spec.failure_threshold_seconds - 1e-6
     # Rounding up costs less than one interval, the first read one more.
-    assert found[False] <= numbers.failure_threshold + 2 * numbers.status_interval + 1e-6
+    assert found[False] <= numbers.spec.failure_threshold_seconds + 2 * numbers.spec.status_interval_seconds + 1e-6
 
 
 def test_the_largest_part_is_what_to_change() -> None:

@@ -88,6 +88,14 @@ class TestPlan:
         assert unplaced(growing(24, region="east")) == {0, 1}
         assert unplaced(growing(0, capacityType="spot")) == {0}
 
+    def test_a_quota_that_is_listed_twice_is_one(self) -> None:
+        raw = two_regions(accelerator={"type": "H100", "count": 8}, replicas=4)
+        for cluster in raw["clusters"]:
+            cluster |= {"provider": "aws", "gpuPools": [{"name": "h100", "accelerator": "H100", "gpusPerNode": 8, "minNodes": 1, "maxNodes": 4}]}
+        quota = {"accelerator": "H100", "provider": "aws", "gpus": 48}
+        once, twice = (planned({**raw, "planning": {"quotas": [quota] * times}}).losses for times in (1, 2))
+        assert twice == once
+
     def test_clusters_of_one_region_are_lost_together(self) -> None:
         raw = two_regions()
         raw["clusters"].append(fleets.cluster("east-2", region="east"))

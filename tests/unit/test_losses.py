@@ -3,9 +3,10 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planning.capacity import Nodes, Quota, Room
+from planning.capacity import Nodes, Room
 from planning.cost import Pool, per_million_tokens
 from planning.losses import Served, after
+from specs.planning import QuotaSpec
 
 
 def served(name: str = "chat", replicas: int = 4, count: int = 4, wanted: float | None = 8.0, **weights: int) -> Served:
@@ -49,7 +50,7 @@ def test_who_runs_there_is_not_pushed_out_by_who_comes() -> None:
 
 def test_nodes_of_a_lost_cluster_still_count_for_a_quota() -> None:
     def room(gpus: int) -> Room:
-        quota = Quota(number=0, gpus=gpus)
+        quota = QuotaSpec(accelerator="H100", provider="cloud", region="east", gpus=gpus)
         return {(name, "H100"): [Nodes(count=4, gpus_per_node=8, quotas=(quota,))] for name in ("east", "west")}
 
     # Four replicas of four GPUs: a node in each region, and another one for those that move.

@@ -1,12 +1,10 @@
 """Weights and KV cache are those of model cards and of vLLM's own arithmetic."""
 
-from dataclasses import replace
-
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planning.model_size import GIB, Shape, cache_of_sequence, cache_per_token, split_problems
+from planning.model_size import GIB, Shape, cache_of_sequence, split_problems
 from tests.unit import shapes
 
 
@@ -18,22 +16,22 @@ from tests.unit import shapes
         (shapes.QWEN3_32B, 256),
         (shapes.QWEN25_7B, 56),
         (shapes.DEEPSEEK_V3, 68.625),
-        (replace(shapes.LLAMA_8B, cache_dtype="fp8_e4m3"), 64),
+        (shapes.served(shapes.LLAMA_8B, kv_cache_dtype="fp8_e4m3"), 64),
     ],
     ids=["llama-8b", "llama-70b", "qwen3-32b", "qwen2.5-7b", "deepseek-v3", "fp8 cache"],
 )
 def test_the_cache_of_a_token_is_as_on_the_model_card(shape: Shape, kib: float) -> None:
-    assert cache_per_token(shape) == kib * 1024
+    assert cache_of_sequence(shape, 1) == kib * 1024
 
 
 def test_more_gpus_than_key_value_heads_keep_heads_several_times() -> None:
     # Four heads: from four GPUs on each holds one of them, and a fifth would hold one again.
-    per_gpu = [cache_per_token(shapes.QWEN25_7B, tensor) / 1024 for tensor in (1, 2, 4, 28)]
+    per_gpu = [cache_of_sequence(shapes.QWEN25_7B, 1, tensor) / 1024 for tensor in (1, 2, 4, 28)]
     assert per_gpu == [56, 28, 14, 14]
 
 
 def test_a_latent_is_not_split() -> None:
-    assert cache_per_token(shapes.DEEPSEEK_V3, 8) == cache_per_token(shapes.DEEPSEEK_V3)
+    assert cache_of_sequence(shapes.DEEPSEEK_V3, 1, 8) == cache_of_sequence(shapes.DEEPSEEK_V3, 1)
 
 
 def test_layers_with_a_window_keep_no_more_than_the_window() -> None:
@@ -42,7 +40,7 @@ def test_layers_with_a_window_keep_no_more_than_the_window() -> None:
     assert cache_of_sequence(gemma, 131072) == per_layer * (10 * 131072 + 52 * 1024)
     assert cache_of_sequence(gemma, 1000) == per_layer * 62 * 1000
     # Where it is not known which layers have the window, none is trusted to.
-    assert cache_of_sequence(replace(gemma, full_layers=None), 131072) == per_layer * 62 * 131072
+    assert cache_of_sequence(shapes.changed(gemma, full_attention_layers=None), 131072) == per_layer * 62 * 131072
 
 
 def test_stages_share_the_layers() -> None:
@@ -51,10 +49,11 @@ def test_stages_share_the_layers() -> None:
 
 def test_weights_are_what_the_checkpoint_holds() -> None:
     assert shapes.LLAMA_70B.weights / GIB == pytest.approx(131.4, abs=0.1)
-    assert replace(shapes.LLAMA_8B, weight_bytes=16_060_522_496).weights == 16_060_522_496
+    assert shapes.changed(shapes.LLAMA_8B, weight_bytes=16_060_522_496).weights == 16_060_522_496
     # A 16-bit checkpoint that vLLM quantizes while it loads, and one that is quantized already.
-    assert replace(shapes.LLAMA_8B, weight_bytes=16_060_522_496, quantization="fp8").weights == shapes.LLAMA_8B.parameters
-    assert replace(shapes.LLAMA_8B, weight_bytes=9_081_000_000, quantization="fp8").weights == 9_081_000_000
+    fp8 = shapes.served(shapes.LLAMA_8B, quantization="fp8")
+    assert shapes.changed(fp8, weight_bytes=16_060_522_496).weights == shapes.LLAMA_8B.facts.parameters
+    assert shapes.changed(fp8, weight_bytes=9_081_000_000).weights == 9_081_000_000
     assert shapes.DEEPSEEK_V3.weights / GIB == pytest.approx(625, abs=1)
 
 

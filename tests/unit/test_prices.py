@@ -8,6 +8,7 @@ import pytest
 from planning import prices
 from planning.prices import Price
 from specs.accelerators import ACCELERATORS
+from specs.planning import PriceSpec
 
 KNOWN = prices.catalogue()
 
@@ -20,19 +21,19 @@ def quote(gpu: str, provider: str | None, region: str, capacity: str = "on-deman
 
 def test_the_providers_own_price_in_its_region() -> None:
     found = quote("H100", "aws", "us-east-1")
-    assert (found.price.dollars, found.price.date, found.notes) == (6.88, dt.date(2026, 7, 20), ())
-    assert quote("H100", "gcp", "us-central1", "spot").price.dollars == 6.33
+    assert (found.price.spec.dollars_per_gpu_hour, found.price.spec.date, found.notes) == (6.88, dt.date(2026, 7, 20), ())
+    assert quote("H100", "gcp", "us-central1", "spot").price.spec.dollars_per_gpu_hour == 6.33
 
 
 def test_two_names_of_one_gpu_have_one_price() -> None:
-    assert quote("A100", "aws", "us-east-1").price.dollars == quote("A100-80", "aws", "us-east-1").price.dollars
+    assert quote("A100", "aws", "us-east-1").price.spec.dollars_per_gpu_hour == quote("A100-80", "aws", "us-east-1").price.spec.dollars_per_gpu_hour
 
 
 def test_a_node_of_four_is_not_priced_as_four_machines_of_one() -> None:
-    assert quote("L40S", "aws", "us-east-1", gpus=4).price.dollars == 2.62
-    assert quote("L40S", "aws", "us-east-1", gpus=1).price.dollars == 1.861
+    assert quote("L40S", "aws", "us-east-1", gpus=4).price.spec.dollars_per_gpu_hour == 2.62
+    assert quote("L40S", "aws", "us-east-1", gpus=1).price.spec.dollars_per_gpu_hour == 1.861
     # Nobody lists eight: that of four is nearer than that of one.
-    assert quote("L40S", "aws", "us-east-1", gpus=8).price.dollars == 2.62
+    assert quote("L40S", "aws", "us-east-1", gpus=8).price.spec.dollars_per_gpu_hour == 2.62
 
 
 @pytest.mark.parametrize(
@@ -50,7 +51,7 @@ def test_what_a_price_stands_for_is_said(provider: str | None, region: str, capa
 
 def test_a_spot_price_of_another_provider_is_never_taken() -> None:
     # GCP has one; spot markets have little in common.
-    assert quote("H100", "azure", "eastus", "spot").price.capacity == "on-demand"
+    assert quote("H100", "azure", "eastus", "spot").price.spec.capacity_type == "on-demand"
 
 
 def test_a_gpu_that_nobody_sells_has_no_price() -> None:
@@ -58,13 +59,14 @@ def test_a_gpu_that_nobody_sells_has_no_price() -> None:
 
 
 def test_a_price_of_ones_own_comes_before_the_catalogue() -> None:
-    own = Price(gpu="H100", provider=None, region=None, capacity="on-demand", dollars=2.5, gpus=None, date=dt.date(2026, 11, 1), source="stack file")
+    spec = PriceSpec.model_validate({"accelerator": "H100", "dollarsPerGpuHour": 2.5, "date": dt.date(2026, 11, 1)})
+    own = Price(spec=spec, source="stack file")
     known = (own, *KNOWN)
-    assert quote("H100", "aws", "us-east-1", known=known).price.dollars == 2.5
+    assert quote("H100", "aws", "us-east-1", known=known).price.spec.dollars_per_gpu_hour == 2.5
     assert quote("H100", None, "here", known=known).notes == ()
-    only_azure = (replace(own, provider="azure", region="eastus"), *KNOWN)
-    assert quote("H100", "azure", "eastus", known=only_azure).price.dollars == 2.5
-    assert quote("H100", "aws", "us-east-1", known=only_azure).price.dollars == 6.88
+    only_azure = (replace(own, spec=spec.model_copy(update={"provider": "azure", "region": "eastus"})), *KNOWN)
+    assert quote("H100", "azure", "eastus", known=only_azure).price.spec.dollars_per_gpu_hour == 2.5
+    assert quote("H100", "aws", "us-east-1", known=only_azure).price.spec.dollars_per_gpu_hour == 6.88
 
 
 def test_old_prices_are_told_with_their_date() -> None:
@@ -78,7 +80,7 @@ def test_every_gpu_of_the_catalogue_has_a_price_with_a_source_and_a_date() -> No
     for name in ACCELERATORS:
         found = quote(name, "aws", "us-east-1")
         assert found.price.source
-        assert found.price.dollars > 0
+        assert found.price.spec.dollars_per_gpu_hour > 0
 
 
 def test_the_catalogue_is_sane() -> None:

@@ -1,23 +1,25 @@
 """Known pairs of models and GPUs fit or do not, the limit that binds is named, and estimates never turn round."""
 
-from dataclasses import replace
+import math
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from planning import sizing
-from planning.model_size import GIB, Shape, cache_per_token
-from planning.sizing import BETWEEN_TOKENS, CACHE, FIRST_TOKEN, SEQUENCES, WEIGHTS, Efficiency, Engine, Goals, Load, size
+from planning.model_size import GIB, Shape
+from planning.sizing import BETWEEN_TOKENS, CACHE, FIRST_TOKEN, SEQUENCES, WEIGHTS, Efficiency, Engine, size
 from specs.accelerators import ACCELERATORS
+from specs.models import LoadSpec, ObjectivesSpec
 from tests.unit import shapes
+from tests.unit.shapes import engine, load, objectives
 
-LOAD = Load(requests_per_second=10, input_tokens=1000, output_tokens=300)
-ANY = Goals()
+LOAD = load(10, 1000, 300)
+ANY = objectives()
 
 
-def sized(shape: Shape, gpu: str, engine: Engine, load: Load | None = LOAD, goals: Goals = ANY) -> sizing.Size:
-    return size(shape, ACCELERATORS[gpu], engine, load, goals, Efficiency())
+def sized(shape: Shape, gpu: str, on: Engine, asked: LoadSpec | None = LOAD, goals: ObjectivesSpec = ANY) -> sizing.Size:
+    return size(shape, ACCELERATORS[gpu], on, asked, goals, Efficiency())
 
 
 @pytest.mark.parametrize(
@@ -32,9 +34,9 @@ def sized(shape: Shape, gpu: str, engine: Engine, load: Load | None = LOAD, goal
         (shapes.LLAMA_70B, "A100", 4, None),
         (shapes.LLAMA_70B, "L40S", 4, None),
         (shapes.LLAMA_70B_FP8, "H100", 1, CACHE),
-        (replace(shapes.LLAMA_70B_FP8, max_model_length=8192), "H100", 1, None),
+        (shapes.served(shapes.LLAMA_70B_FP8, max_model_length=8192), "H100", 1, None),
         (shapes.LLAMA_8B, "L4", 1, None),
-        (replace(shapes.LLAMA_8B, max_model_length=131072), "L4", 1, CACHE),
+        (shapes.served(shapes.LLAMA_8B, max_model_length=131072), "L4", 1, CACHE),
         (shapes.MIXTRAL_8X7B, "A100", 1, WEIGHTS),
         (shapes.MIXTRAL_8X7B, "A100", 2, None),
         # The case of vLLM's own recipe: one node of H200, not one of H100.
@@ -44,54 +46,54 @@ def sized(shape: Shape, gpu: str, engine: Engine, load: Load | None = LOAD, goal
     ],
 )
 def test_known_models_fit_or_do_not(shape: Shape, gpu: str, tensor: int, binding: str | None) -> None:
-    found = sized(shape, gpu, Engine(tensor=tensor))
+    found = sized(shape, gpu, engine(tensor))
     assert found.serves == (binding is None)
     if binding is not None:
         assert found.binding == binding
 
 
 def test_two_stages_hold_what_one_gpu_does_not() -> None:
-    assert not sized(shapes.LLAMA_70B_FP8, "L40S", Engine(tensor=1)).serves
-    assert sized(replace(shapes.LLAMA_70B_FP8, max_model_length=8192), "L40S", Engine(tensor=1, stages=4)).serves
+    assert not sized(shapes.LLAMA_70B_FP8, "L40S", engine(1)).serves
+    assert sized(shapes.served(shapes.LLAMA_70B_FP8, max_model_length=8192), "L40S", engine(4, pipeline_parallel_size=4)).serves
 
 
 class TestBinding:
     def test_the_cache_holds_so_many_requests(self) -> None:
-        found = sized(shapes.LLAMA_8B, "L4", Engine())
+        found = sized(shapes.LLAMA_8B, "L4", engine())
         assert (found.binding, found.explained) == (CACHE, "room for 19 requests of 1300 tokens")
 
     def test_vllms_own_number_of_sequences(self) -> None:
-        assert sized(shapes.LLAMA_8B, "H200", Engine(max_num_seqs=16)).explained == "maxNumSeqs is 16"
+        assert sized(shapes.LLAMA_8B, "H200", engine(max_num_seqs=16)).explained == "maxNumSeqs is 16"
         # Without it, vLLM's default depends on the GPU.
-        assert sizing.batch_limits(ACCELERATORS["H100"], Engine()) == (8192, 1024)
-        assert sizing.batch_limits(ACCELERATORS["A100"], Engine()) == (2048, 256)
-        assert sizing.batch_limits(ACCELERATORS["B200"], Engine()) == (16384, 1024)
+        assert sizing.batch_limits(ACCELERATORS["H100"], engine()) == (8192, 1024)
+        assert sizing.batch_limits(ACCELERATORS["A100"], engine()) == (2048, 256)
+        assert sizing.batch_limits(ACCELERATORS["B200"], engine()) == (16384, 1024)
 
     def test_the_time_between_tokens(self) -> None:
-        found = sized(shapes.LLAMA_8B, "H100", Engine(), goals=Goals(between_tokens=0.03))
+        found = sized(shapes.LLAMA_8B, "H100", engine(), goals=objectives(inter_token_seconds=0.03))
         assert found.binding == BETWEEN_TOKENS
         assert found.speed is not None
         assert found.speed.between_tokens <= 0.03 < found.speed.between_tokens * 1.05
 
     def test_the_first_token(self) -> None:
-        found = sized(shapes.LLAMA_8B, "L4", Engine(), goals=Goals(first_token=0.45))
+        found = sized(shapes.LLAMA_8B, "L4", engine(), goals=objectives(time_to_first_token_seconds=0.45))
         assert found.binding == FIRST_TOKEN
 
     def test_an_objective_that_not_even_one_request_keeps(self) -> None:
-        found = sized(shapes.LLAMA_70B, "L40S", Engine(tensor=4), goals=Goals(between_tokens=0.05))
+        found = sized(shapes.LLAMA_70B, "L40S", engine(4), goals=objectives(inter_token_seconds=0.05))
         assert not found.serves
         assert found.explained == "one request alone takes 74 ms, and the objective is 50 ms"
 
     def test_without_a_load_it_says_what_fits(self) -> None:
-        found = sized(shapes.LLAMA_70B, "H100", Engine(tensor=4), load=None)
+        found = sized(shapes.LLAMA_70B, "H100", engine(4), asked=None)
         assert (found.binding, found.explained, found.speed) == (CACHE, "14 sequences of 32768 tokens", None)
-        assert sized(shapes.LLAMA_8B, "H200", Engine(max_num_seqs=2), load=None).binding == SEQUENCES
+        assert sized(shapes.LLAMA_8B, "H200", engine(max_num_seqs=2), asked=None).binding == SEQUENCES
 
 
 def test_a_cache_of_a_given_size_is_that_size_if_it_is_there() -> None:
-    given_size = sizing.memory(shapes.LLAMA_8B, ACCELERATORS["H100"], Engine(cache_bytes=4 * GIB))
+    given_size = sizing.memory(shapes.LLAMA_8B, ACCELERATORS["H100"], engine(kv_cache_bytes=4 * GIB))
     assert given_size.cache == 4 * GIB
-    assert not sizing.memory(shapes.LLAMA_8B, ACCELERATORS["L4"], Engine(cache_bytes=20 * GIB)).fits
+    assert not sizing.memory(shapes.LLAMA_8B, ACCELERATORS["L4"], engine(kv_cache_bytes=20 * GIB)).fits
 
 
 # llm-d-planner 0.3.3: vllm_memory_constants.json, measured with vLLM 0.19 on H100.
@@ -112,8 +114,8 @@ _ITS_NOT_TORCH = {1: 0.27, 2: 2.10, 4: 2.10, 8: 2.10}
 )
 def test_the_cache_is_that_of_llm_d_planner_less_named_differences(shape: Shape, name: str, gpu: str, tensor: int) -> None:
     """docs/planning.md explains them: activations on every GPU and not once, 2 % on weights, a bound in place of a measurement."""
-    accelerator, engine = ACCELERATORS[gpu], Engine(tensor=tensor, utilization=0.9)
-    ours = sizing.memory(shape, accelerator, engine)
+    accelerator, on = ACCELERATORS[gpu], engine(tensor, gpu_memory_utilization=0.9)
+    ours = sizing.memory(shape, accelerator, on)
     theirs = accelerator.memory_gib * 0.9 * tensor - shape.weights / GIB - _ITS_ACTIVATIONS[name] - _ITS_NOT_TORCH[tensor] * tensor
     differences = 0.02 * shape.weights / GIB + (ours.activations / GIB * tensor - _ITS_ACTIVATIONS[name]) + (ours.other / GIB - _ITS_NOT_TORCH[tensor]) * tensor
     assert ours.cache / GIB * tensor == pytest.approx(theirs - differences)
@@ -138,52 +140,51 @@ def test_the_cache_is_that_of_llm_d_planner_less_named_differences(shape: Shape,
     ],
 )
 def test_activations_are_never_below_what_llm_d_planner_measured(vocabulary: int, experts: int | None, measured: float) -> None:
-    shape = replace(shapes.LLAMA_8B, vocabulary_size=vocabulary, experts=experts)
-    assert sizing.memory(shape, ACCELERATORS["H100"], Engine()).activations / GIB >= measured
+    shape = shapes.changed(shapes.LLAMA_8B, vocabulary_size=vocabulary, experts=experts)
+    assert sizing.memory(shape, ACCELERATORS["H100"], engine()).activations / GIB >= measured
 
 
 def test_more_gpus_than_key_value_heads_bring_less_than_their_number() -> None:
     # What llm-d-planner does not see: it divides the cache of a token by all GPUs.
-    four, eight = (sizing.memory(shapes.QWEN25_7B, ACCELERATORS["L4"], Engine(tensor=each)).cache_tokens for each in (4, 8))
-    per_gpu = cache_per_token(shapes.QWEN25_7B, 8)
-    assert per_gpu == cache_per_token(shapes.QWEN25_7B, 4)
+    four, eight = (sizing.memory(shapes.QWEN25_7B, ACCELERATORS["L4"], engine(each)).cache_tokens for each in (4, 8))
     assert eight < 2 * four
 
 
 SHAPES = st.sampled_from([shapes.LLAMA_8B, shapes.LLAMA_70B_FP8, shapes.QWEN3_32B, shapes.MIXTRAL_8X7B, shapes.GEMMA3_27B])
 GPUS = st.sampled_from(sorted(ACCELERATORS))
-LOADS = st.builds(Load, requests_per_second=st.floats(0.1, 500), input_tokens=st.integers(1, 8000), output_tokens=st.integers(1, 2000))
+LOADS = st.builds(load, st.floats(0.1, 500), st.integers(1, 8000), st.integers(1, 2000))
 
 
 @given(SHAPES, GPUS, st.sampled_from([1, 2, 4]), LOADS, st.integers(1, 400))
-def test_more_sequences_never_answer_faster_and_never_answer_less(shape: Shape, gpu: str, tensor: int, load: Load, sequences: int) -> None:
-    accelerator, engine = ACCELERATORS[gpu], Engine(tensor=tensor)
-    few, more = (sizing.speed(shape, accelerator, engine, load, each, Efficiency()) for each in (sequences, sequences + 1))
+def test_more_sequences_never_answer_faster_and_never_answer_less(shape: Shape, gpu: str, tensor: int, asked: LoadSpec, sequences: int) -> None:
+    accelerator, on = ACCELERATORS[gpu], engine(tensor)
+    few, more = (sizing.speed(shape, accelerator, on, asked, each, Efficiency()) for each in (sequences, sequences + 1))
     assert few.between_tokens <= more.between_tokens
     assert few.first_token <= more.first_token * (1 + 1e-9)
     assert few.requests_per_second <= more.requests_per_second * (1 + 1e-9)
 
 
 @given(SHAPES, GPUS, LOADS, st.floats(0.005, 1))
-def test_a_stricter_objective_never_answers_more(shape: Shape, gpu: str, load: Load, goal: float) -> None:
-    strict = sized(shape, gpu, Engine(tensor=4), load, Goals(between_tokens=goal))
-    lax = sized(shape, gpu, Engine(tensor=4), load, Goals(between_tokens=2 * goal))
+def test_a_stricter_objective_never_answers_more(shape: Shape, gpu: str, asked: LoadSpec, goal: float) -> None:
+    strict = sized(shape, gpu, engine(4), asked, objectives(inter_token_seconds=goal))
+    lax = sized(shape, gpu, engine(4), asked, objectives(inter_token_seconds=2 * goal))
     if strict.speed is not None:
         assert lax.speed is not None
         assert strict.speed.requests_per_second <= lax.speed.requests_per_second * (1 + 1e-9)
 
 
 @given(SHAPES, GPUS, st.integers(1, 3), LOADS)
-def test_more_gpus_in_a_replica_never_need_more_replicas(shape: Shape, gpu: str, step: int, load: Load) -> None:
-    few, more = (sized(shape, gpu, Engine(tensor=tensor), load) for tensor in (2**step // 2, 2**step))
+def test_more_gpus_in_a_replica_never_need_more_replicas(shape: Shape, gpu: str, step: int, asked: LoadSpec) -> None:
+    few, more = (sized(shape, gpu, engine(tensor), asked) for tensor in (2**step // 2, 2**step))
     # Where a link is slower than the memory, a long prompt takes longer on more GPUs: that is true of PCIe. Where maxNumSeqs alone
     # is the limit, more GPUs have nothing to hold, and still have to talk.
-    if few.speed is not None and few.binding != SEQUENCES and ACCELERATORS[gpu].link == "NVLink" and load.input_tokens <= 4000:
+    if few.speed is not None and few.binding != SEQUENCES and ACCELERATORS[gpu].link == "NVLink" and asked.input_tokens <= 4000:
         assert more.speed is not None
-        assert sizing.replicas_for(load, more.speed, 0.7) <= sizing.replicas_for(load, few.speed, 0.7)
+        needed = [math.ceil(asked.requests_per_second / (each.requests_per_second * 0.7) - 1e-9) for each in (few.speed, more.speed)]
+        assert needed[1] <= needed[0]
 
 
 @given(SHAPES, GPUS, st.integers(1024, 60_000))
 def test_a_shorter_limit_never_fits_less(shape: Shape, gpu: str, length: int) -> None:
-    long, short = (sized(replace(shape, max_model_length=each), gpu, Engine(), load=None) for each in (length, length // 2))
+    long, short = (sized(shapes.served(shape, max_model_length=each), gpu, engine(), asked=None) for each in (length, length // 2))
     assert short.serves >= long.serves
