@@ -7,8 +7,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from core.errors import FleetError
 from planning.choice import Kept, Resolved
-from planning.stack_file import choices_file, kept_choices, read_yaml, resolve_fleet
-from specs.base import SpecError, dates_as_text
+from planning.stack_file import choices_file, kept_choices, resolve_fleet
+from specs import yaml_file
+from specs.base import Problem, SpecError
 from specs.drivers import ClusterDriver
 from specs.fleet import FleetEntry, FleetSpec
 from toolchain import paths
@@ -16,6 +17,8 @@ from toolchain import paths
 _DRIVER: TypeAdapter[ClusterDriver] = TypeAdapter(ClusterDriver)
 
 FOLDER = paths.REPO / "stacks"
+# Where the Spec is in a stack file.
+_SPEC = ("config", "fleet:spec")
 
 
 def _folders(stacks: Path) -> tuple[Path, Path]:
@@ -73,14 +76,16 @@ def read_fleet(stack: str) -> FleetSpec:
 def read_spec(file: Path) -> dict[str, Any]:
     """What is below `fleet:spec` of a stack file, unchecked. Raises FleetError."""
     try:
-        raw = read_yaml(file)
+        raw = yaml_file.read(file)
     except SpecError as error:
-        raise FleetError(f"{shown(file)}: {error}") from None
-    for key in ("config", "fleet:spec"):
+        # Fields are named as in all other errors: below `fleet:spec`.
+        problems = [Problem(each.path[len(_SPEC) :], each.rule, each.value, each.hint) if each.path[: len(_SPEC)] == _SPEC else each for each in error.problems]
+        raise FleetError(SpecError(problems).of(shown(file))) from None
+    for key in _SPEC:
         raw = cast(dict[str, Any], raw).get(key) if isinstance(raw, dict) else None
     if not isinstance(raw, dict):
         raise FleetError(f"{shown(file)}: config.fleet:spec: must be a mapping of fields", hint="docs/stack-file.md shows a whole one")
-    return cast(dict[str, Any], dates_as_text(raw))
+    return cast(dict[str, Any], raw)
 
 
 def shown(file: Path) -> str:
@@ -94,7 +99,7 @@ def resolve(stack: str, *, anew: bool = False) -> tuple[FleetEntry, Resolved]:
     try:
         return resolve_fleet(read_spec(file), kept(stack), anew=anew)
     except SpecError as error:
-        raise FleetError(f"{shown(file)}: {error}") from None
+        raise FleetError(error.of(shown(file))) from None
 
 
 def kept(stack: str) -> Kept:
@@ -103,4 +108,4 @@ def kept(stack: str) -> Kept:
     try:
         return kept_choices(FOLDER, stack)
     except SpecError as error:
-        raise FleetError(f"{shown(file)}: {error}", hint="fleet plan --choose writes it anew once it is removed") from None
+        raise FleetError(error.of(shown(file)), hint="remove it, then run fleet plan --choose, which writes a new one") from None

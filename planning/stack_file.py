@@ -5,17 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from planning import choice, rules
 from planning.choice import NOTHING_KEPT, Kept, Resolved
-from specs.base import Problem, SpecError, parse
+from specs import yaml_file
+from specs.base import WHOLE_FILE, Problem, SpecError, parse
 from specs.fleet import FleetEntry, FleetSpec
 
 # Lists whose entries are checked one by one, so that a broken entry hides no other error.
 _LISTS = ("models",)
-# Where a problem is of a file as such.
-_WHOLE = ("the file",)
 
 
 def parse_fleet(raw: Any) -> FleetSpec:
@@ -44,23 +41,10 @@ def kept_choices(folder: Path, stack: str) -> Kept:
     file = choices_file(folder, stack)
     if not file.exists():
         return NOTHING_KEPT
-    raw = read_yaml(file) or {}
+    raw = yaml_file.read(file)
     if not isinstance(raw, dict):
-        raise SpecError([Problem(_WHOLE, "must be a mapping of fields", raw)])
+        raise SpecError([Problem(WHOLE_FILE, "must be a mapping of fields", raw)])
     return parse(Kept, raw, lambda _: ())
-
-
-def read_yaml(file: Path) -> Any:
-    """Raises SpecError for what cannot be read as YAML."""
-    try:
-        return yaml.safe_load(file.read_text(encoding="utf-8"))
-    except OSError as error:
-        rule = f"cannot be read: {error.strerror}"
-    except UnicodeDecodeError:
-        rule = "is no text in UTF-8"
-    except yaml.YAMLError as error:
-        rule = f"is no YAML: {error}"
-    raise SpecError([Problem(_WHOLE, rule)])
 
 
 def choices_file(folder: Path, stack: str) -> Path:

@@ -1,5 +1,6 @@
 """Which versions were tested together, and which of them a stack has."""
 
+import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
@@ -11,7 +12,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from specs.base import Problem, Spec, SpecError, parse
+from specs.base import WHOLE_FILE, Problem, Spec, SpecError, parse
 from specs.clusters import ClusterSpec
 from specs.fleet import FleetSpec
 from toolchain.pins import PINS
@@ -102,14 +103,15 @@ class _File(Spec):
 def _read() -> tuple[_File, Sequence[Problem]]:
     """The file, and what is wrong with it: then it counts as empty, and nothing was tested."""
     try:
-        raw = tomllib.loads(FILE.read_text(encoding="utf-8"))
+        # Dates are types of TOML, and text to a Spec.
+        raw = json.loads(json.dumps(tomllib.loads(FILE.read_text(encoding="utf-8")), default=str))
         return parse(_File, raw, lambda _: ()), ()
     except SpecError as error:
         wrong = error.problems
     except OSError as error:
-        wrong = [Problem((), f"cannot be read: {error.strerror}")]
+        wrong = [Problem(WHOLE_FILE, f"cannot be read: {error.strerror}")]
     except ValueError as error:
-        wrong = [Problem((), f"is no TOML: {error}")]
+        wrong = [Problem(WHOLE_FILE, f"is not valid TOML: {error}")]
     return _File.model_construct(names={}, rows=()), wrong
 
 

@@ -33,7 +33,8 @@ from policies.rule import Finding, Rule, findings
 from policies.rules import RULES
 from policies.settings import Settings
 from policies.waivers import Waiver
-from specs.base import Problem, SpecError, format_path
+from specs import yaml_file
+from specs.base import Problem, SpecError
 from specs.fleet import FleetSpec
 
 NAME = "inference-fleet"
@@ -67,7 +68,7 @@ def ground(stack: str, today: date, files: Mapping[str, Any] | None = None) -> G
     problems: list[str] = []
 
     def tell(file: str, wrong: Iterable[Problem]) -> None:
-        problems.extend(f"policies/{file}: {str(each).removeprefix(f'{format_path(())}: ')}" for each in wrong)
+        problems.extend(each.of(f"policies/{file}") if each.path else f"policies/{file}: {each.what}" for each in wrong)
 
     def checked(name: str, read: Callable[[], Any], parsed: Callable[[Any], Any], otherwise: Any) -> Any:
         try:
@@ -164,7 +165,7 @@ def policies(stack: str, raw: Any, today: date | None = None, files: Mapping[str
 def _fleet(stack: str, raw: Any) -> FleetSpec | None:
     """As the program sees it, with what the planner chose."""
     try:
-        return resolve_fleet(raw, kept_choices(_STACKS, stack))[1].fleet
+        return resolve_fleet(yaml_file.from_pulumi(raw), kept_choices(_STACKS, stack))[1].fleet
     except SpecError:
         # The program tells it, with its fields.
         return None

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from policies import files
+from specs import yaml_file
 from specs.base import Spec, parse
 from specs.types import Jurisdiction
 
@@ -43,7 +43,7 @@ class _File(Spec):
 
 def read() -> Any:
     """The file as YAML has it. Raises SpecError."""
-    return files.read(FILE)
+    return yaml_file.read(FILE)
 
 
 def settings(stack: str, raw: Any) -> Settings:

@@ -9,11 +9,10 @@ from datetime import date
 from pathlib import Path
 from typing import Annotated, Any
 
-import yaml
 from pydantic import AfterValidator, Field
 
-from policies import files
 from policies.rule import Finding, Rule
+from specs import yaml_file
 from specs.base import Problem, Spec, closest, parse, refuse
 
 FILE = Path(__file__).with_name("waivers.yaml")
@@ -55,8 +54,8 @@ class _File(Spec):
 
 
 def read() -> Any:
-    """The file as YAML has it, dates as text: a typed one would be refused for its type before it is looked at. Raises SpecError."""
-    return files.read(FILE, yaml.BaseLoader)
+    """The file as YAML has it. Raises SpecError."""
+    return yaml_file.read(FILE)
 
 
 def waivers(raw: Any, rules: Sequence[Rule], today: date) -> tuple[Waiver, ...]:

@@ -4,7 +4,6 @@ A Spec is plain data that a person writes: no Outputs, no defaults elsewhere. Ch
 that need several Specs are in rules.py. Both end as Problems.
 """
 
-import datetime as dt
 import difflib
 import json
 import re
@@ -18,6 +17,8 @@ from pydantic_core import ErrorDetails, PydanticCustomError
 
 # Where in the stack file: field names as YAML has them, and places in lists.
 Path = tuple[str | int, ...]
+# Path of a problem with the file itself, such as one that cannot be read.
+WHOLE_FILE: Path = ("the file",)
 
 _S = TypeVar("_S", bound="Spec")
 
@@ -47,10 +48,18 @@ class Problem:
     value: Any = NOTHING
     hint: str | None = None
 
-    def __str__(self) -> str:
-        where = format_path(self.path)
+    @property
+    def what(self) -> str:
+        """The rule, the value and the hint."""
         got = "" if self.value is NOTHING else f", got: `{_show(self.value)}`"
-        return f"{where}: {self.rule}{got}" + (f"\n  hint: {self.hint}" if self.hint else "")
+        return f"{self.rule}{got}" + (f"\n  hint: {self.hint}" if self.hint else "")
+
+    def __str__(self) -> str:
+        return f"{format_path(self.path)}: {self.what}"
+
+    def of(self, file: str) -> str:
+        """The same as an error of `file`."""
+        return f"{file}: {self.what if self.path == WHOLE_FILE else self}"
 
 
 class SpecError(Exception):
@@ -59,6 +68,10 @@ class SpecError(Exception):
     def __init__(self, problems: Sequence[Problem]) -> None:
         self.problems = tuple(problems)
         super().__init__("\n".join(map(str, problems)))
+
+    def of(self, file: str) -> str:
+        """Every problem as an error of `file`, each on a line of its own."""
+        return "\n".join(each.of(file) for each in self.problems)
 
 
 def format_path(path: Path) -> str:
@@ -124,7 +137,6 @@ def parse(spec: type[_S], raw: Any, rules: Callable[[_S], Iterable[Problem]], li
     `list_fields` with wrong types are left out, before the rules look at the rest. Raises SpecError.
     """
     problems: list[Problem] = []
-    raw = dates_as_text(raw)
     rest = raw
     for _ in range(3):
         try:
@@ -160,15 +172,6 @@ def _validate(spec: type[_S], raw: Any) -> _S:
 
 # Key that remembers an entry's place in the file after others were left out; never part of a stack file.
 _PLACE = "\0place"
-
-
-def dates_as_text(value: Any) -> Any:
-    """YAML makes dates of what looks like one; the engine's configuration, which is JSON, does not."""
-    if isinstance(value, dict):
-        return {key: dates_as_text(each) for key, each in cast(dict[str, Any], value).items()}
-    if isinstance(value, list):
-        return [dates_as_text(each) for each in cast(list[Any], value)]
-    return value.isoformat() if isinstance(value, dt.date) else value
 
 
 def _public(value: Any) -> Any:

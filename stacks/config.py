@@ -12,6 +12,7 @@ import pulumi
 
 from planning.choice import Choice
 from planning.stack_file import choices_file, kept_choices, resolve_fleet
+from specs import yaml_file
 from specs.base import Path as SpecPath
 from specs.base import Problem, SpecError
 from specs.drivers.driver import KubeconfigFile, KubeconfigSecret
@@ -49,7 +50,7 @@ def load(folder: Path) -> StackConfig:
     except SpecError as error:
         raise _refusal(f"{folder.name}/{choices_file(folder, pulumi.get_stack()).name}", "the kept choices", error) from None
     try:
-        _, resolved = resolve_fleet(raw, kept)
+        _, resolved = resolve_fleet(yaml_file.from_pulumi(raw), kept)
         kubeconfigs = _kubeconfigs(resolved.fleet, config, folder)
         host = kubeconfigs.pop(_HOST, None)
         return StackConfig(spec=resolved.fleet, choices=resolved.choices, kubeconfigs=kubeconfigs, host_kubeconfig=host)
@@ -59,8 +60,7 @@ def load(folder: Path) -> StackConfig:
 
 def _refusal(file: str, what: str, error: SpecError) -> pulumi.RunError:
     count = len(error.problems)
-    lines = "\n".join(f"{file}: {problem}" for problem in error.problems)
-    return pulumi.RunError(f"{count} {'error' if count == 1 else 'errors'} in {what}\n{lines}")
+    return pulumi.RunError(f"{count} {'error' if count == 1 else 'errors'} in {what}\n{error.of(file)}")
 
 
 def _kubeconfigs(spec: FleetSpec, config: pulumi.Config, folder: Path) -> dict[str, pulumi.Output[str]]:

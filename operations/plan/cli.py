@@ -6,8 +6,6 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-import yaml
-
 from core.errors import FleetError
 from operations.bench.result import REGIONAL_GATEWAY, BenchResult, Measured
 from operations.plan import report
@@ -19,6 +17,7 @@ from planning import calibration, choice, fleet_plan
 from planning.calibration import Measurement
 from planning.choice import Choice, Resolved
 from planning.stack_file import choices_file
+from specs import yaml_file
 from specs.accelerators import ACCELERATORS
 from specs.fleet import FleetEntry, FleetSpec
 from specs.planning import CalibrationSpec
@@ -60,7 +59,7 @@ def _keep(stack: str, resolved: Resolved, today: dt.date) -> str:
     kept = choice.keep(resolved, today).model_dump(mode="json", by_alias=True, exclude_none=True)
     head = f"# What `fleet plan -s {stack} --choose` chose for what the stack file leaves open. Commit it: deployed models stay where it says.\n"
     try:
-        file.write_text(head + yaml.safe_dump(kept, sort_keys=False), encoding="utf-8")
+        file.write_text(head + yaml_file.dump(kept), encoding="utf-8")
     except OSError as error:
         raise FleetError(f"{file.name}: cannot be written: {error.strerror}") from None
     return f"the choices are kept in {file.relative_to(FOLDER.parent)}: commit it"

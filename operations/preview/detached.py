@@ -23,6 +23,7 @@ from pulumi.automation import events
 
 from operations.preview.result import Preview, Violation
 from policies.pack import COST_CHANGE, DEPLOYED_COST, FILES, NOTED
+from specs import yaml_file
 from toolchain import env, paths
 from toolchain.backend import BACKEND_URL
 
@@ -91,7 +92,7 @@ def project() -> Generator[Project]:
 
 def _write(folder: Path, stack: str, spec: Mapping[str, Any]) -> None:
     file = folder / "stacks" / f"Pulumi.{stack}.yaml"
-    written: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8")) if file.exists() else {}
+    written: dict[str, Any] = yaml_file.read(file) if file.exists() else {}
     held = copy.deepcopy(dict(spec))
     # The file may be wrong in any way: what does not look like a kubeconfig's place is left for the parser to refuse.
     for cluster in (held.get("hub"), *(held.get("clusters") or ())):
@@ -104,7 +105,7 @@ def _write(folder: Path, stack: str, spec: Mapping[str, Any]) -> None:
                 place.pop("kubeconfigSecret", None)
                 place["kubeconfigPath"] = _PLACEHOLDER.format(cluster=f"{cluster.get('name', 'hub')}{suffix}")
                 (folder / "stacks" / place["kubeconfigPath"]).write_text(_kubeconfig(place.get("context") or "placeholder"), encoding="utf-8")
-    file.write_text(yaml.safe_dump({**written, "config": {"fleet:spec": held}}, sort_keys=False), encoding="utf-8")
+    file.write_text(yaml_file.dump({**written, "config": {"fleet:spec": held}}), encoding="utf-8")
 
 
 def _kubeconfig(context: str) -> str:

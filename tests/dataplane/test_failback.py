@@ -65,8 +65,8 @@ def hub(api_server: ApiServer) -> ApiServer:
 def test_rights_name_resources_as_the_crds_do() -> None:
     crds = [*karmada.kserve_crds(minimal=True), *karmada.istio_crds()]
     known = {(crd["spec"]["group"], crd["spec"]["names"]["plural"]) for crd in crds}
-    of_crds = {pair for pair in propagation.resources() if pair[0] in {group for group, _ in known}}
-    assert len(of_crds) == len(propagation.REQUIRED_KINDS) - 2, "all but ConfigMap and NetworkPolicy"
+    of_crds = {(each.group, each.resource) for each in propagation.KINDS if each.served_by != "Kubernetes"}
+    assert of_crds
     assert of_crds <= known
 
 

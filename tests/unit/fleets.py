@@ -4,7 +4,7 @@ import copy
 from pathlib import Path
 from typing import Any
 
-import yaml
+from specs import yaml_file
 
 REPO = Path(__file__).resolve().parents[2]
 FACTS = {"attentionHeads": 32, "keyValueHeads": 8, "layers": 32, "hiddenSize": 4096, "parameters": 8_000_000_000, "maxModelLength": 8192}
@@ -16,7 +16,7 @@ def stack_files() -> list[Path]:
 
 def read(stack_file: Path) -> dict[str, Any]:
     """What is below `fleet:spec`."""
-    return yaml.safe_load(stack_file.read_text(encoding="utf-8"))["config"]["fleet:spec"]
+    return yaml_file.read(stack_file)["config"]["fleet:spec"]
 
 
 def cluster(name: str, region: str | None = None, **more: Any) -> dict[str, Any]:

@@ -375,7 +375,7 @@ class TestCommand:
     @pytest.mark.parametrize("written", ["{", "config: {}", "config: {fleet:spec: [1]}", "[]", "\x00"])
     def test_what_is_no_stack_file_is_told(self, stacks: Path, capsys: pytest.CaptureFixture[str], written: str) -> None:
         (stacks / "Pulumi.try.yaml").write_text(written)
-        with pytest.raises(FleetError, match=r"^Pulumi\.try\.yaml: (the file: is no YAML|config\.fleet:spec: must be a mapping of fields)"):
+        with pytest.raises(FleetError, match=r"^Pulumi\.try\.yaml: (is not valid YAML|config\.fleet:spec: must be a mapping of fields)"):
             run(capsys)
 
     def test_there_is_nothing_to_choose(self, stacks: Path, capsys: pytest.CaptureFixture[str]) -> None:

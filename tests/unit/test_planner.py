@@ -260,8 +260,8 @@ class TestKept:
     @pytest.mark.parametrize(
         ("written", "told"),
         [
-            (b"models: [", "the file: is no YAML"),
-            (b"\xff\xfe", "the file: is no text in UTF-8"),
+            (b"models: [", "the file: is not valid YAML"),
+            (b"\xff\xfe", "the file: is not valid UTF-8"),
             (b"- 1", "the file: must be a mapping of fields"),
             (b"models: {chat: {chosen: 2026-11-21, replicas: -1, clusters: [{name: east}]}}", r"models\.chat\.replicas: must be at least 1"),
             (b"models: {chat: {chosen: 2026-11-21, replicas: 1, clusters: []}}", r"models\.chat\.clusters: must have at least 1 entries"),

@@ -50,6 +50,16 @@ def test_a_broken_file_of_choices_is_named_itself(tmp_path: Path) -> None:
     assert told == ["1 error in the kept choices", f"{tmp_path.name}/choices.test.yaml: models: must be a mapping of fields, got: `5`"]
 
 
+def test_a_date_is_what_the_stack_file_has_and_a_time_without_quotes_is_refused() -> None:
+    # What the CLI makes of `date: 2026-11-01`.
+    def priced(date: str) -> dict[str, Any]:
+        return {**fleets.small(), "planning": {"prices": [{"accelerator": "H100", "dollarsPerGpuHour": 2.5, "date": date}]}}
+
+    assert load(priced("2026-11-01 00:00:00 +0000 UTC")) == load(priced("2026-11-01"))
+    told = refused(priced("2026-11-01 10:30:00 +0000 UTC")).splitlines()[1]
+    assert told.startswith("stacks/Pulumi.test.yaml: planning.prices[0].date: a time must be in quotes")
+
+
 def test_every_line_of_an_error_begins_with_the_file() -> None:
     raw = fleets.small()
     raw["models"][0]["placement"]["clusters"][1]["name"] = "wets"

@@ -3,8 +3,8 @@
 from typing import Any
 
 import pytest
-import yaml
 
+from specs import yaml_file
 from stacks import schema
 from tests.unit import fleets
 
@@ -47,4 +47,4 @@ def test_the_example_of_the_documentation_is_valid() -> None:
     from planning.stack_file import parse_fleet
 
     text = schema.REFERENCE.read_text(encoding="utf-8").split("```yaml\n", 1)[1].split("```", 1)[0]
-    parse_fleet(yaml.safe_load(text)["config"]["fleet:spec"])
+    parse_fleet(yaml_file.parse(text)["config"]["fleet:spec"])
