@@ -9,7 +9,8 @@ from runtime_image import vllm_arguments
 from specs.accelerators import CPU
 from specs.base import Spec, refuse
 from specs.runtime_image import RuntimeImageSpec, Variant
-from specs.serving_arguments import CPU_VLLM, GPU_VLLM, Count, parser_table
+from specs.serving_arguments import Count, parser_table
+from toolchain.pins import PINS
 
 # After the drain: time for the engine to end its processes before the kubelet kills them.
 _EXIT_SECONDS = 5
@@ -39,7 +40,7 @@ class RuntimeSpec(Spec):
     @property
     def parser(self) -> vllm_arguments.Table:
         """What the vLLM in the image takes."""
-        return parser_table(self.image, CPU_VLLM)
+        return parser_table(self.image, PINS.vllm)
 
     @property
     def grace_seconds(self) -> int:
@@ -50,7 +51,7 @@ class RuntimeSpec(Spec):
 class GpuRuntimeSpec(RuntimeSpec):
     """vLLM on GPUs."""
 
-    image: Annotated[str, Field(min_length=1)] = f"vllm/vllm-openai:v{GPU_VLLM}"
+    image: Annotated[str, Field(min_length=1)] = f"vllm/vllm-openai:v{PINS.vllm_gpu}"
     cpu: Quantity = "4"
     memory: Quantity = "32Gi"
     shared_memory: Quantity | None = "2Gi"
@@ -59,13 +60,13 @@ class GpuRuntimeSpec(RuntimeSpec):
 
     @property
     def parser(self) -> vllm_arguments.Table:
-        return parser_table(self.image, GPU_VLLM)
+        return parser_table(self.image, PINS.vllm_gpu)
 
 
 class CpuRuntimeSpec(RuntimeSpec):
     """vLLM without a GPU, for small models."""
 
-    image: Annotated[str, Field(min_length=1)] = f"vllm/vllm-openai-cpu:v{CPU_VLLM}-x86_64"
+    image: Annotated[str, Field(min_length=1)] = f"vllm/vllm-openai-cpu:v{PINS.vllm}-x86_64"
     cpu: Quantity = "1"
     memory: Quantity = "4Gi"
     startup_seconds: Count = 600

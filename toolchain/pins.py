@@ -31,6 +31,7 @@ class Pins:
     envoy: str
     registry: str
     vllm: str
+    vllm_gpu: str
     torch: str
     go: str
     uv: str
@@ -47,7 +48,7 @@ _TABLES = {
     },
     "kubernetes": {"version": "kubernetes", "etcd": "etcd", "kwok": "kwok", "kind": "kind", "helm": "helm"},
     "fleet": {name: name for name in ("karmada", "kserve", "istio", "envoy")},
-    "runtime": {name: name for name in ("registry", "vllm", "torch")},
+    "runtime": {name: name for name in ("registry", "vllm", "vllm_gpu", "torch")},
     "build": {name: name for name in ("go", "uv")},
 }
 

@@ -2,9 +2,9 @@
 
 import os
 
-import yaml
-
 from core.errors import FleetError
+from specs import yaml_file
+from specs.base import SpecError
 from toolchain import backend, env, paths
 from toolchain.backend import BACKEND_URL, LOCAL, Backend
 
@@ -42,8 +42,8 @@ def chosen() -> Backend | None:
 
 def _project_url() -> str:
     try:
-        project = yaml.safe_load((paths.REPO / "Pulumi.yaml").read_text(encoding="utf-8"))
+        project = yaml_file.read(paths.REPO / "Pulumi.yaml")
         return str((project.get("backend") or {}).get("url") or "")
-    except (OSError, yaml.YAMLError, AttributeError):
+    except (SpecError, AttributeError):
         # The engine says what is wrong with it.
         return ""

@@ -8,12 +8,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
-import yaml
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from core.errors import FleetError
 from operations.state.backend import commands
+from specs import yaml_file
+from specs.base import SpecError
 from toolchain.backend import LOCAL, PUBLIC_PASSPHRASES, Backend
 
 _PASSPHRASE, _PASSPHRASE_FILE = "PULUMI_CONFIG_PASSPHRASE", "PULUMI_CONFIG_PASSPHRASE_FILE"
@@ -83,8 +84,8 @@ def opens(salt: str, phrase: str) -> bool:
 
 def _settings(stack_file: Path) -> dict[str, Any]:
     try:
-        read = yaml.safe_load(stack_file.read_text(encoding="utf-8"))
-    except (OSError, yaml.YAMLError, UnicodeDecodeError):
+        read = yaml_file.read(stack_file)
+    except SpecError:
         # The program tells every error of the file.
         return {}
     return cast(dict[str, Any], read) if isinstance(read, dict) else {}

@@ -17,7 +17,8 @@ from policies.declared import Object, Stack, at, items, text
 from policies.pods import devices, gpus, is_vllm, name_of, pods
 from policies.rule import Finding
 from runtime_image.vllm_arguments import Flag, Table
-from specs.serving_arguments import CPU_VLLM, GPU_VLLM, parser_table
+from specs.serving_arguments import parser_table
+from toolchain.pins import PINS
 
 # Short names; the parser has more of them, about which nothing is said here.
 _SHORT = {"-tp": "--tensor-parallel-size", "-pp": "--pipeline-parallel-size", "-dp": "--data-parallel-size"}
@@ -35,7 +36,7 @@ def check(stack: Stack) -> Iterator[Finding]:
 def _wrong(container: Object) -> Iterator[str]:
     limit = gpus(container)
     driven = devices(container, "limits") or at(container, "resources", "claims")
-    table = parser_table(text(container.get("image")).partition("@")[0], GPU_VLLM if driven else CPU_VLLM)
+    table = parser_table(text(container.get("image")).partition("@")[0], PINS.vllm_gpu if driven else PINS.vllm)
     given = dict(_given(items(container.get("command")) + items(container.get("args"))))
     for name, written in given.items():
         flag = table.flags.get(name)

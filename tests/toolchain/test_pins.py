@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 import pulumi_offline
+from runtime_image import vllm_arguments
+from specs.runtimes import CpuRuntimeSpec, GpuRuntimeSpec
 from toolchain import docs, golang, paths, pins
 from toolchain.catalogue import FAILBACK_FAMILY, OWN_FAMILY, OWN_VERSION, SHARES, TOOLS
 from toolchain.pins import PINS
@@ -141,6 +143,27 @@ def test_kept_files_come_from_the_modules_that_are_built() -> None:
 def test_offline_plugins_stand_for_the_pinned_versions() -> None:
     assert PINS.pulumi_command == pulumi_offline.COMMAND_VERSION
     assert PINS.pulumi_sdk == pulumi_offline.LANGUAGE_HOST_VERSION
+
+
+def test_default_images_are_of_the_pinned_vllm_and_checked_against_its_own_arguments() -> None:
+    for runtime, version in ((GpuRuntimeSpec(), PINS.vllm_gpu), (CpuRuntimeSpec(), PINS.vllm)):
+        assert re.search(rf":v{re.escape(version)}(-x86_64)?$", runtime.image)
+        assert version in vllm_arguments.versions()
+        assert runtime.parser == vllm_arguments.table(version)
+
+
+@pytest.mark.parametrize(
+    ("file", "says"),
+    [
+        ("planning/sizing.py", "KV cache and defaults: vLLM {release} ("),
+        ("planning/model_size.py", "Formulas are those of vLLM {release},"),
+        ("docs/planning.md", "0.92 where it is not set | vLLM {release} |"),
+    ],
+)
+def test_formulas_name_the_pinned_vllm_of_gpus(file: str, says: str) -> None:
+    # Another release may reserve memory otherwise: compare its sources before the number here is changed.
+    release = PINS.vllm_gpu.rpartition(".")[0]
+    assert says.format(release=release) in (paths.REPO / file).read_text()
 
 
 def test_the_documented_table_is_current() -> None:

@@ -7,7 +7,6 @@ import pytest
 
 from components.serving import models, serving_runtimes
 from runtime_image import vllm_arguments
-from specs.serving_arguments import CPU_VLLM
 from tests.unit import test_serving_arguments
 from toolchain import packages
 from toolchain.pins import PINS
@@ -44,10 +43,6 @@ def test_the_table_is_current(said: list[str]) -> None:
     written = json.loads(vllm_arguments.FILE.read_text(encoding="utf-8"))
     assert written[PINS.vllm] == told, "run: make generate"
     assert vllm_arguments.text(written) == vllm_arguments.FILE.read_text(encoding="utf-8")
-
-
-def test_the_cpu_runtime_is_checked_against_the_vllm_that_runs_it() -> None:
-    assert PINS.vllm == CPU_VLLM
 
 
 def test_vllm_itself_reads_our_arguments_as_they_are_meant(said: list[str]) -> None:
