@@ -9,15 +9,10 @@ from planning import choice, rules
 from planning.choice import NOTHING_KEPT, Kept, Resolved
 from specs import yaml_file
 from specs.base import WHOLE_FILE, Problem, SpecError, parse
-from specs.fleet import FleetEntry, FleetSpec
+from specs.fleet import FleetEntry
 
 # Lists whose entries are checked one by one, so that a broken entry hides no other error.
 _LISTS = ("models",)
-
-
-def parse_fleet(raw: Any) -> FleetSpec:
-    """The Spec below `fleet:spec`, with nothing left open. Raises SpecError with everything that is wrong."""
-    return resolve_fleet(raw)[1].fleet
 
 
 def resolve_fleet(raw: Any, kept: Kept = NOTHING_KEPT, *, anew: bool = False) -> tuple[FleetEntry, Resolved]:

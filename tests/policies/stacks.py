@@ -5,12 +5,12 @@ from datetime import date
 from typing import Any
 
 from components.fleet import Fleet, FleetArgs
-from planning.stack_file import parse_fleet
 from policies import settings as environments
 from policies.declared import Resource, Stack
 from policies.rule import Finding, findings
 from policies.rules import RULES
 from tests.unit import engine
+from tests.unit.fleets import parse_fleet
 
 TODAY = date(2026, 11, 21)
 

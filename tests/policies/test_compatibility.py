@@ -5,12 +5,12 @@ from datetime import date
 import pytest
 
 from operations import version_report as cli
-from planning.stack_file import parse_fleet
 from policies import compatibility
 from policies.compatibility import COMPONENTS, Row, Site, Trial
 from tests.policies import changes
 from tests.policies.changes import AMERICAS
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 from toolchain.pins import PINS
 
 _NONE = dict.fromkeys(COMPONENTS, "none")

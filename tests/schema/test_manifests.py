@@ -9,9 +9,9 @@ import pytest
 from components.federation.overrides import overridden
 from components.fleet import Fleet, FleetArgs
 from kube.client import ApiError
-from planning.stack_file import parse_fleet
 from tests.conftest import ApiServer
 from tests.unit import engine, fleets
+from tests.unit.fleets import parse_fleet
 
 _STACK_FILES = [*fleets.stack_files(), *sorted((fleets.REPO / "stacks" / "examples").glob("Pulumi.*.yaml"))]
 

@@ -4,7 +4,9 @@ import copy
 from pathlib import Path
 from typing import Any
 
+from planning.stack_file import resolve_fleet
 from specs import yaml_file
+from specs.fleet import FleetSpec
 
 REPO = Path(__file__).resolve().parents[2]
 FACTS = {"attentionHeads": 32, "keyValueHeads": 8, "layers": 32, "hiddenSize": 4096, "parameters": 8_000_000_000, "maxModelLength": 8192}
@@ -17,6 +19,11 @@ def stack_files() -> list[Path]:
 def read(stack_file: Path) -> dict[str, Any]:
     """What is below `fleet:spec`."""
     return yaml_file.read(stack_file)["config"]["fleet:spec"]
+
+
+def parse_fleet(raw: Any) -> FleetSpec:
+    """The Spec below `fleet:spec`, with nothing left open. Raises SpecError with everything that is wrong."""
+    return resolve_fleet(raw)[1].fleet
 
 
 def cluster(name: str, region: str | None = None, **more: Any) -> dict[str, Any]:

@@ -25,10 +25,10 @@ from operations.bench import engine, ground, in_vllm
 from operations.bench import model as cli
 from operations.bench.ground import Endpoint, Options, Plan, check_answers, check_options, endpoints, lay, served_by, tokenizer_of
 from operations.bench.result import FRONT_DOOR, REGIONAL_GATEWAY, SHORT, BenchLoad, BenchResult, Machine, Measured, Objectives, measured
-from planning.stack_file import parse_fleet
 from specs.fleet import FleetSpec
 from tests.conftest import wait_until
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 from toolchain import paths
 from toolchain import tools as toolchain_tools
 

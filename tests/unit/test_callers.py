@@ -7,9 +7,9 @@ import pytest
 
 from components.federation.overrides import overridden
 from components.mesh.gateways import egress_gateway
-from planning.stack_file import parse_fleet
 from specs.base import SpecError
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 from tests.unit.test_fleet import declare
 
 _KEY = {"kty": "EC", "crv": "P-256", "x": "eA", "y": "eQ"}

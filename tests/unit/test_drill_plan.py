@@ -14,9 +14,9 @@ from operations.drills.faults import packet_filter
 from operations.drills.options import check_options
 from operations.drills.plan import computed, resolve
 from operations.status import ClusterState, FleetState, HubState, ModelState
-from planning.stack_file import parse_fleet
 from specs.fleet import FleetSpec
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 
 LOCAL = next(each for each in fleets.stack_files() if each.name == "Pulumi.local.yaml")
 DOORS = {name: f"http://127.0.0.1:{port}" for port, name in enumerate(("us-east", "us-west", "eu-west"), start=20000)}

@@ -14,7 +14,6 @@ from components.control_planes.control_plane import INSTALLERS
 from components.drivers.driver import ClusterArgs, Door, Made, MemberArgs
 from components.fleet import Fleet, FleetArgs
 from planning import rules
-from planning.stack_file import parse_fleet
 from specs.base import Problem, SpecError
 from specs.drivers import ClusterDriver
 from specs.drivers.driver import Capabilities, DriverSpec, Role
@@ -22,6 +21,7 @@ from specs.fleet import FleetSpec
 from specs.gpu_pools import GpuPoolSpec, TaintSpec
 from specs.types import ControlPlaneName, InstallerName
 from tests.unit import engine, fleets
+from tests.unit.fleets import parse_fleet
 
 # The classes in the union of drivers, by their kind.
 SPECS: dict[str, type[DriverSpec]] = {get_args(each.model_fields["kind"].annotation)[0]: each for each in get_args(get_args(ClusterDriver)[0])}

@@ -11,11 +11,11 @@ from operations import failover_budget_document
 from planning import failover_budget, failover_time
 from planning.failover_budget import Promise
 from planning.failover_time import largest, total
-from planning.stack_file import parse_fleet
 from specs import labels
 from specs.failover import RequestFailoverSpec
 from specs.fleet import FleetSpec
 from tests.unit import engine, fleets
+from tests.unit.fleets import parse_fleet
 
 
 def small(**failover: Any) -> FleetSpec:

@@ -9,9 +9,9 @@ import pytest
 import yaml
 
 from components.fleet import Fleet, FleetArgs
-from planning.stack_file import parse_fleet
 from specs import labels
 from tests.unit import engine, fleets
+from tests.unit.fleets import parse_fleet
 from toolchain.pins import PINS
 
 

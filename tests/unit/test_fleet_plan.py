@@ -20,8 +20,8 @@ from operations.plan.cli import calibrated
 from operations.plan.deployed import compare
 from planning import fleet_plan
 from planning.sizing import Efficiency
-from planning.stack_file import parse_fleet
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 from toolchain import paths
 
 TODAY = dt.date(2026, 11, 21)

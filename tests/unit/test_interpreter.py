@@ -9,8 +9,8 @@ import yaml
 
 from components.federation import interpreter
 from components.serving import models
-from planning.stack_file import parse_fleet
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 from toolchain import tools
 
 GENERATION = "resourcetemplate.karmada.io/generation"

@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 
 from components.serving import network_policies
-from planning.stack_file import parse_fleet
 from specs import labels
 from specs.base import SpecError
 from specs.network_policies import NetworkPoliciesSpec
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 from tests.unit.test_fleet import declare
 
 MODEL = {"serving.kserve.io/inferenceservice": "chat"}

@@ -4,11 +4,11 @@ from typing import Any
 
 from components.federation import federation, placement
 from planning import division
-from planning.stack_file import parse_fleet
 from specs import labels
 from specs.failover import CapacityFailoverSpec
 from specs.placement import PlacementSpec
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 
 
 def spec(**more: Any) -> PlacementSpec:

@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 
 from planning import choice, division, fleet_plan
 from planning.choice import Kept, Resolved
-from planning.stack_file import kept_choices, parse_fleet, resolve_fleet
+from planning.stack_file import kept_choices, resolve_fleet
 from specs.base import Problem, SpecError
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 from tests.unit.test_stack_properties import stack_files
 
 TODAY = dt.date(2026, 11, 21)

@@ -12,11 +12,11 @@ import pytest
 from components.federation.federation import namespaces_policy, shared_policy
 from components.fleet import Fleet, FleetArgs
 from federation import rights
-from planning.stack_file import parse_fleet
 from specs import labels, propagation
 from specs.fleet import FleetSpec
 from specs.propagation import INFERENCE_SERVICE, Kind
 from tests.unit import engine, fleets
+from tests.unit.fleets import parse_fleet
 
 Object = dict[str, Any]
 

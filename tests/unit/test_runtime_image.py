@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from planning.stack_file import parse_fleet
 from runtime_image.image import inputs
 from specs.base import SpecError
 from tests.unit import engine, fleets
+from tests.unit.fleets import parse_fleet
 from tests.unit.test_fleet import declare
 
 REPOSITORY = "registry.example.com/fleet/vllm"

@@ -10,7 +10,6 @@ import pytest
 
 from components.federation.placement import TIMEOUT_SECONDS, WAIT_FOR
 from components.serving import models, serving_runtimes
-from planning.stack_file import parse_fleet
 from runtime_image import engine_guard
 from specs import labels, propagation, runtimes
 from specs.base import SpecError
@@ -19,6 +18,7 @@ from specs.fleet import FleetSpec
 from specs.gpu_pools import TaintSpec
 from specs.models import ModelSpec
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 
 
 def parsed(**model: Any) -> tuple[FleetSpec, ModelSpec]:

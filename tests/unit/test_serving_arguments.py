@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from components.serving import models, serving_runtimes
 from planning import serving_rules
-from planning.stack_file import parse_fleet
 from runtime_image import vllm_arguments
 from runtime_image.vllm_arguments import GONE, table
 from specs import runtimes, serving_arguments
@@ -19,6 +18,7 @@ from specs.base import Problem, SpecError
 from specs.fleet import FleetSpec
 from specs.models import ModelSpec
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 
 CPU = {"accelerator": {"type": "cpu"}}
 EVERYTHING: dict[str, Any] = {

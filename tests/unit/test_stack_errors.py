@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
-from planning.stack_file import parse_fleet
 from specs.base import Problem, SpecError
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 
 Fleet = dict[str, Any]
 

@@ -11,10 +11,10 @@ from components.federation import placement
 from components.serving import models
 from planning import division, failover_budget
 from planning.failover_time import total
-from planning.stack_file import parse_fleet
 from specs.accelerators import CPU
 from specs.base import SpecError
 from tests.unit import fleets
+from tests.unit.fleets import parse_fleet
 
 NAMES = st.from_regex(r"[a-z]([-a-z0-9]{0,12}[a-z0-9])?", fullmatch=True)
 

@@ -44,7 +44,5 @@ def test_every_field_of_a_stack_file_is_in_the_schema() -> None:
 
 
 def test_the_example_of_the_documentation_is_valid() -> None:
-    from planning.stack_file import parse_fleet
-
     text = schema.REFERENCE.read_text(encoding="utf-8").split("```yaml\n", 1)[1].split("```", 1)[0]
-    parse_fleet(yaml_file.parse(text)["config"]["fleet:spec"])
+    fleets.parse_fleet(yaml_file.parse(text)["config"]["fleet:spec"])

@@ -8,8 +8,8 @@ from pathlib import Path
 import pulumi
 
 from components.fleet import Fleet, FleetArgs
-from planning.stack_file import parse_fleet
 from tests.unit import engine, fleets
+from tests.unit.fleets import parse_fleet
 
 LIST = Path(__file__).with_name("urns.txt")
 _KUBECONFIG = "apiVersion: v1\nkind: Config\n"
