@@ -264,7 +264,7 @@ def moving_pays(fleet: FleetSpec) -> Iterator[Problem]:
             rule = f"must not be 0 for model `{model.name}`, which takes {load} s to load: a short outage would move it"
             yield Problem(where, rule, 0, "set `placement.evictAfterSeconds` of the model")
         ready = failover_time.total(each for each in failover_budget.promise(fleet, model).killed if each.name in ("scheduling", "load", "readiness"))
-        if numbers.purge == "Gracefully" and numbers.graceful_timeout_seconds <= ready:
+        if numbers.graceful_timeout_seconds <= ready:
             rule = f"must exceed the {ready:g} s until model `{model.name}` is ready elsewhere: its old copy would go before"
             hint = f"raise it, or lower `models[{at}].runtime.loadSeconds`"
             yield Problem(("failover", "capacity", "gracefulTimeoutSeconds"), rule, _number(numbers.graceful_timeout_seconds), hint)

@@ -4,7 +4,7 @@ Two different things happen. The mesh moves requests within a second or two; Kar
 Karmada is never in the way of a request.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
@@ -76,10 +76,8 @@ class CapacityFailoverSpec(Spec):
     evictions_per_second: Annotated[float, Field(gt=0)] = 10
     """Evictions that each of Karmada's three workers makes in a second. Karmada's default of 0.5 adds two seconds for every
     three models of a lost cluster."""
-    purge: Literal["Gracefully", "Directly"] = "Gracefully"
-    """`Gracefully` keeps the old copy until the new one is healthy, which matters when the cluster is cut off yet serving."""
     graceful_timeout_seconds: Seconds = 600
-    """After this the old copy goes even if the new one is not healthy. Keep it above the time a model takes to load."""
+    """A lost cluster keeps its copy until the new one is healthy, at most this long. Keep it above the time a model takes to load."""
 
 
 class FailoverSpec(Spec):

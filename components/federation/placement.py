@@ -46,7 +46,8 @@ def propagation_policy(model: str, spec: PlacementSpec, failover: CapacityFailov
                     "weightPreference": {"staticWeightList": weights},
                 },
             },
-            "failover": {"cluster": {"purgeMode": failover.purge}},
+            # Not `Directly`: Karmada 1.18 then waits until the lost cluster's Works are gone, and they stay while it is away.
+            "failover": {"cluster": {"purgeMode": "Gracefully"}},
         },
     }
 

@@ -81,7 +81,7 @@ def test_the_taint_of_a_lost_cluster_comes_and_goes() -> None:
 
 def test_no_setting_is_used_that_karmada_deprecated_or_refuses() -> None:
     policy = placement.propagation_policy("chat", spec(), CapacityFailoverSpec())["spec"]
-    assert policy["failover"]["cluster"]["purgeMode"] in ("Gracefully", "Directly")
+    assert policy["failover"]["cluster"]["purgeMode"] == "Gracefully"
     # Ignored beside static weights: it would promise a spread that nobody keeps.
     assert "spreadConstraints" not in policy["placement"]
 

@@ -550,13 +550,6 @@ def test_a_model_without_objectives_promises_nothing_and_needs_no_spare_gpus() -
     parse_fleet(fleet)
 
 
-def test_a_slow_model_is_moved_directly_without_a_graceful_timeout() -> None:
-    fleet = fleets.small()
-    fleet["models"][0]["runtime"] = {"loadSeconds": 900}
-    fleet["failover"] = {"capacity": {"purge": "Directly"}}
-    parse_fleet(fleet)
-
-
 def test_room_is_counted_for_all_models_that_a_lost_region_held() -> None:
     fleet = fleets.small()
     one = fleets.model("one", ["east", "west"], replicas=4, accelerator={"type": "H100", "count": 4}, runtime={"loadSeconds": 1})
