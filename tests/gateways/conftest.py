@@ -139,6 +139,11 @@ class Load:
     failures: list[str] = field(default_factory=list[str])
     seconds: list[float] = field(default_factory=list[float])
 
+    def wait_for(self, more: int) -> None:
+        """Returns when so many further requests have ended."""
+        enough = len(self.seconds) + more
+        wait_until(lambda: len(self.seconds) >= enough, f"{more} more requests to end")
+
 
 @contextmanager
 def load(mesh: Mesh, *front_doors: str, rate: float = 40, model: str = "chat") -> Generator[Load]:

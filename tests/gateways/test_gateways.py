@@ -246,13 +246,14 @@ def test_a_drained_region_gets_nothing_new_and_ends_what_it_has(mesh: Mesh) -> N
     west = mesh.clusters[WEST]
     with load(mesh, WEST, EU) as found:
         mesh.pods[WEST].seconds = 1.5
-        time.sleep(1)
+        found.wait_for(40)
         west.admin(gateways.REGIONAL_GATEWAY, "/healthcheck/fail", "POST")
         try:
             mesh.wait_healthy(WEST, healthy=False)
-            time.sleep(1)
+            # Each front door has seen it by now; what it sent before has arrived.
+            found.wait_for(40)
             mesh.pods[WEST].seen.clear()
-            time.sleep(1)
+            found.wait_for(40)
             assert mesh.pods[WEST].seen == []
         finally:
             west.admin(gateways.REGIONAL_GATEWAY, "/healthcheck/ok", "POST")
@@ -284,11 +285,12 @@ def frozen(mesh: Mesh, region: str) -> Generator[None]:
 def test_a_region_that_dies_loses_no_request(mesh: Mesh, fault: Any) -> None:
     mesh.pods[EAST].seconds = mesh.pods[WEST].seconds = 0.05
     with load(mesh, WEST, EU) as found:
-        time.sleep(1)
+        found.wait_for(40)
         with fault(mesh, WEST):
-            time.sleep(4)
+            mesh.wait_healthy(WEST, healthy=False)
+            found.wait_for(40)
         mesh.wait_healthy(WEST)
-        time.sleep(1)
+        found.wait_for(40)
     assert found.failures == []
     assert set(found.clusters) == {EAST, WEST}
     # It is asked again, as the first where it is the own region.
@@ -374,9 +376,9 @@ def test_the_door_goes_through_its_relay_and_past_one_that_is_not_there(mesh: Me
     west.start(gateways.relay_unit(west.member))
     assert_relayed(mesh)
     with load(mesh, WEST, model="talk") as found:
-        time.sleep(0.5)
+        found.wait_for(20)
         west.signal(gateways.STREAM_RELAY, signal.SIGKILL)
-        time.sleep(1.5)
+        found.wait_for(60)
     assert found.failures == []
     # What may not be repeated, and what is no stream, has no business there.
     assert mesh.ask(WEST, "talk", "/v1/embeddings").status_code == 200

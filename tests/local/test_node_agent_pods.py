@@ -448,22 +448,12 @@ def test_a_region_that_is_stopped_ends_its_servers_in_order_and_starts_them_agai
     wait(lambda: container_status(api, "stopped")["restartCount"] == 1 and ready(api, "stopped"), "the pod to be ready again", 60)
 
 
-def test_the_agent_stays_small_and_idle(cluster: HostCluster, api: Kube, tmp_path: Path) -> None:
+def test_the_agent_stays_small(cluster: HostCluster, api: Kube, tmp_path: Path) -> None:
     for name in ("one", "two"):
         run(api, pod(name, tmp_path / name))
     pid = agent_pid(cluster)
-    before, begun = _cpu_seconds(pid), time.monotonic()
-    time.sleep(5)
-    busy = (_cpu_seconds(pid) - before) / (time.monotonic() - begun)
     resident = next(int(line.split()[1]) for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmRSS"))
-    print(f"node agent with two pods: {resident / 1024:.0f} MiB, {busy:.1%} of a core")
     assert resident < 60 * 1024
-    assert busy < 0.2
-
-
-def _cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def test_pods_run_on_while_the_api_server_is_away(cluster: HostCluster, api: Kube, tmp_path: Path) -> None:
