@@ -39,6 +39,9 @@ _VERBS = {
 _UP = "make up"
 # The engine's own remark that the program failed; the program has said why.
 _REMARK = "an unhandled error occurred: program exited with non-zero exit code"
+# The official kubernetes plugin warns so while it waits for an object that no controller has looked at yet: every new
+# InferenceService, for its first seconds. If it stays so, the wait ends with an error of its own.
+_STILL_WAITING = "Has no .status.conditions"
 # The engine's page-long warning of an update that was cut off, and the lines of it that name resources.
 _PENDING = "Attempting to deploy or update resources with"
 _PENDING_LINE = re.compile(r"^\s*\* (?P<urn>\S+), interrupted while (?P<doing>\w+)", re.MULTILINE)
@@ -126,6 +129,8 @@ class Printer:
                 if text.startswith(_PENDING):
                     self._progress.say(f"  warning: {pending(self._stack, text)}")
                 elif diagnostic.severity == "warning":
+                    if _STILL_WAITING in text:
+                        return
                     self._progress.say(f"  warning: {subject}{text}")
                 elif text not in self.failures:
                     self.failures.append(f"{subject}{text}")
