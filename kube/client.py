@@ -51,8 +51,10 @@ class Unauthorized(ApiError):
 
     hint = "renew the credentials in the kubeconfig, then re-run: it resumes"
 
-    def __init__(self, server: str, error: ApiError) -> None:
-        super().__init__(error.status, error.reason, f"{server} refuses the credentials of the kubeconfig: expired or revoked", error.details)
+    def __init__(self, server: str, error: ApiError, renewal: str = "") -> None:
+        """renewal: why there are no new ones."""
+        told = f"{server} refuses the credentials of the kubeconfig: expired or revoked"
+        super().__init__(error.status, error.reason, f"{told}; {renewal}" if renewal else told, error.details)
 
 
 class UnknownKind(ApiError):
@@ -165,20 +167,30 @@ class Kube:
         for attempt in range(1, attempts + 1):
             try:
                 response = self._http.request(method, path, json=json, params=params, headers=headers, **extra)
-                if response.status_code == 401 and self._renew:
-                    # Tokens of exec plugins live for minutes. The old client is not closed: another thread may use it.
-                    self._http = self._open(self._renew())
+                if response.status_code == 401 and self._renewed(response):
                     response = self._http.request(method, path, json=json, params=params, headers=headers, **extra)
-            except httpx.RemoteProtocolError as error:
+            except (httpx.RemoteProtocolError, httpx.ReadError, httpx.WriteError) as error:
+                # The last two are a reset, as load balancers before an API server send it.
                 if attempt < attempts:
                     continue
-                raise Unreachable(f"{self.server} cut the connection: {error}") from None
+                raise Unreachable(f"{self.server} cut the connection: {str(error) or type(error).__name__}") from None
             except (httpx.HTTPError, OSError) as error:
                 raise Unreachable(f"{self.server} does not answer: {str(error) or type(error).__name__}") from None
             if response.status_code >= 400:
                 raise self._refusal(response)
             return response
         raise AssertionError("unreachable code")
+
+    def _renewed(self, refused: httpx.Response) -> bool:
+        """Takes new credentials, where the kubeconfig gives any. Raises Unauthorized where it should and does not."""
+        if self._renew is None:
+            return False
+        try:
+            # Tokens of exec plugins live for minutes. The old client is not closed: another thread may use it.
+            self._http = self._open(self._renew())
+        except kubeconfig.KubeconfigError as error:
+            raise Unauthorized(self.server, _error_of(refused), str(error)) from None
+        return True
 
     def _refusal(self, response: httpx.Response) -> ApiError:
         error = _error_of(response)

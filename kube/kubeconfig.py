@@ -80,16 +80,26 @@ def load(source: str | Path, context: str | None = None) -> Connection:
         raise KubeconfigError("kubeconfig: auth-provider and basic auth are not supported; use a token, a certificate or an exec plugin")
     token = user.get("token")
     if not token and user.get("tokenFile"):
-        token = (base / user["tokenFile"]).read_text().strip()
+        token = _token_file(base / user["tokenFile"])
     if token:
         headers["Authorization"] = f"Bearer {token}"
     tls = _ssl_context(cluster, user, base) if server.startswith("https") else None
     return Connection(server.rstrip("/"), tls, headers, renewable="exec" in user or "tokenFile" in user)
 
 
+def _token_file(path: Path) -> str:
+    try:
+        return path.read_text().strip()
+    except OSError as error:
+        raise KubeconfigError(f"kubeconfig: tokenFile cannot be read: {error.strerror}: `{path}`") from None
+
+
 def _material(entry: dict[str, Any], key: str, base: Path) -> bytes | None:
     if entry.get(f"{key}-data"):
-        return base64.b64decode(entry[f"{key}-data"])
+        try:
+            return base64.b64decode(entry[f"{key}-data"])
+        except ValueError:
+            raise KubeconfigError(f"kubeconfig: {key}-data is not base64") from None
     if entry.get(key):
         return (base / entry[key]).read_bytes()
     return None
@@ -101,7 +111,10 @@ def _ssl_context(cluster: dict[str, Any], user: dict[str, Any], base: Path) -> s
         certificate, key = _material(user, "client-certificate", base), _material(user, "client-key", base)
     except OSError as error:
         raise KubeconfigError(f"kubeconfig: certificate file cannot be read: {error.strerror}: `{error.filename}`") from None
-    context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    try:
+        context = ssl.create_default_context(cadata=authority.decode() if authority else None)
+    except (ssl.SSLError, ValueError):
+        raise KubeconfigError("kubeconfig: certificate-authority is not a PEM certificate") from None
     if cluster.get("insecure-skip-tls-verify"):
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
@@ -111,7 +124,10 @@ def _ssl_context(cluster: dict[str, Any], user: dict[str, Any], base: Path) -> s
         with tempfile.NamedTemporaryFile(dir=folder) as pair:
             pair.write(certificate + b"\n" + key)
             pair.flush()
-            context.load_cert_chain(pair.name)
+            try:
+                context.load_cert_chain(pair.name)
+            except ssl.SSLError:
+                raise KubeconfigError("kubeconfig: client-certificate and client-key are not a PEM certificate and its key") from None
     return context
 
 
@@ -127,6 +143,8 @@ def _exec_credential(plugin: dict[str, Any], base: Path) -> dict[str, Any]:
         status = json.loads(done.stdout)["status"]
     except FileNotFoundError:
         raise KubeconfigError(f"kubeconfig: exec plugin is not installed: `{plugin['command']}`") from None
+    except OSError as error:
+        raise KubeconfigError(f"kubeconfig: exec plugin cannot be run: {error.strerror}: `{plugin['command']}`") from None
     except subprocess.TimeoutExpired:
         raise KubeconfigError(f"kubeconfig: exec plugin did not answer within 60 s: `{plugin['command']}`") from None
     except subprocess.CalledProcessError as error:

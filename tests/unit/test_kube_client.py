@@ -4,6 +4,7 @@ import socket
 import threading
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
 from kube.client import Kube, Unreachable
@@ -75,3 +76,23 @@ def test_what_may_have_been_carried_out_is_not_sent_again(server: Breaking, api:
     with pytest.raises(Unreachable, match="cut the connection"):
         api.request(method, "/api", headers=headers)
     assert server.received == [method]
+
+
+@pytest.mark.parametrize("error", [httpx.ReadError, httpx.WriteError])
+def test_a_connection_that_is_reset_is_tried_once_more(error: type[httpx.TransportError], monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        sent.append(request.method)
+        if len(sent) < 2 or request.url.path == "/gone":
+            raise error("", request=request)
+        return httpx.Response(200, json={})
+
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=httpx.MockTransport(answer), base_url=options["base_url"]))
+    with Kube(Connection("http://server", None, {})) as kube:
+        kube.request("GET", "/api")
+        assert sent == ["GET", "GET"]
+        with pytest.raises(Unreachable, match=f"cut the connection: {error.__name__}"):
+            kube.request("GET", "/gone")
+    assert len(sent) == 4

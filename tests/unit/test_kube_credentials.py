@@ -6,6 +6,7 @@ import httpx
 import pytest
 
 from kube.client import Kube, Unauthorized
+from kube.kubeconfig import KubeconfigError, load
 
 SERVER = "http://member"
 
@@ -71,3 +72,34 @@ def test_a_token_in_the_kubeconfig_itself_is_not_renewed(tmp_path: Path, good: s
         with pytest.raises(Unauthorized) as failure:
             kube.wait(lambda: kube.request("GET", "/version"), 60, "an answer")
         assert "first" not in str(failure.value)
+
+
+@pytest.mark.parametrize("how", ["exec", "tokenFile"])
+def test_credentials_that_cannot_be_renewed_are_refused_credentials(how: str, tmp_path: Path, good: set[str]) -> None:
+    token = tmp_path / "token"
+    token.write_text("first")
+    command = plugin(tmp_path)
+    user = f"{{exec: {{command: {command}}}}}" if how == "exec" else "{tokenFile: token}"
+    with Kube.from_kubeconfig(kubeconfig(tmp_path, user)) as kube:
+        expire(good)
+        token.unlink()
+        command.write_text("#!/bin/sh\necho 'log in first' >&2\nexit 1\n")
+        # Not KubeconfigError: whoever takes a cluster with expired credentials for one that is away must see this one too.
+        with pytest.raises(Unauthorized, match="log in first" if how == "exec" else "tokenFile cannot be read"):
+            kube.request("GET", "/version")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "user", "wrong"),
+    [
+        ("{server: 'https://x'}", "{tokenFile: gone}", "tokenFile cannot be read"),
+        ("{server: 'https://x'}", "{exec: {command: /etc}}", "exec plugin cannot be run"),
+        ("{server: 'https://x', certificate-authority-data: bm90IFBFTQ==}", "{}", "certificate-authority is not a PEM certificate"),
+        ("{server: 'https://x'}", "{client-certificate-data: YQ==, client-key-data: YQ==}", "are not a PEM certificate and its key"),
+        ("{server: 'https://x'}", "{client-certificate-data: a, client-key-data: YQ==}", "client-certificate-data is not base64"),
+    ],
+)
+def test_what_is_wrong_with_a_kubeconfig_is_said_without_a_traceback(cluster: str, user: str, wrong: str) -> None:
+    text = f"current-context: x\nclusters: [{{name: x, cluster: {cluster}}}]\nusers: [{{name: x, user: {user}}}]\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]\n"
+    with pytest.raises(KubeconfigError, match=wrong):
+        load(text)
