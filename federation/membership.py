@@ -8,6 +8,7 @@ them. Every step can be repeated: a join that was interrupted goes on when it is
 import sys
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from federation import verification
@@ -103,13 +104,20 @@ def unjoin(spec: Object) -> Object:
 
     Alive, Karmada first removes from it what it put there. Dead, or not done within LEAVE_TIMEOUT_S, the hub forgets it
     and what Karmada put there stays behind; a line on stderr says so. Raises Unreachable only where the hub is away.
+
+    A token in a kubeconfig lives for an hour, and this gets the kubeconfig of the last update. Karmada has credentials of its own:
+    where it says that the member is Ready it cleans up, and only its access stays.
     """
     name = spec["cluster"]
     with Kube.from_kubeconfig(spec["hubKubeconfig"]) as hub:
-        member = reach(spec.get("memberKubeconfig"))
-        if member is None:
+        reached = _reach(spec.get("memberKubeconfig"))
+        member = reached.member
+        cleans = member is not None or (reached.refused and condition(hub.find(CLUSTER_API, "Cluster", name) or {}, "Ready").get("status") == "True")
+        if not cleans:
             _say(f"`{name}` does not answer: the hub forgets it, what Karmada put there stays behind")
-        _remove(hub, name, forced=member is None)
+        elif member is None:
+            _say(f"`{name}` refuses the kubeconfig: Karmada removes what it put there; its namespace {CLUSTER_NAMESPACE} and its roles stay behind")
+        _remove(hub, name, forced=not cleans)
         for secret in (name, f"{name}-impersonator"):
             hub.delete("v1", "Secret", secret, CLUSTER_NAMESPACE)
         if member is not None:
@@ -207,22 +215,34 @@ def absent_kinds(cluster: Object, kinds: Sequence[Kind]) -> list[Kind]:
     return [each for each in kinds if (each.api_version, each.kind) not in reported]
 
 
+@dataclass(frozen=True)
+class _Reached:
+    """What came of asking a member. `refused`: it may be well, but there are no credentials for it."""
+
+    member: Kube | None
+    refused: bool = False
+
+
 def reach(kubeconfig: str | None) -> Kube | None:
     """A client for the member, None where it does not answer or its credentials are of no use."""
+    return _reach(kubeconfig).member
+
+
+def _reach(kubeconfig: str | None) -> _Reached:
     if not kubeconfig:
-        return None
+        return _Reached(None)
     try:
         member = Kube.from_kubeconfig(kubeconfig)
     except KubeconfigError as error:
         _say(str(error))
-        return None
+        return _Reached(None, refused=True)
     try:
         member.request("GET", "/version", timeout=PROBE_TIMEOUT_S)
     except KubeError as error:
         _say(str(error))
         member.close()
-        return None
-    return member
+        return _Reached(None, refused=isinstance(error, ApiError) and error.status in (401, 403))
+    return _Reached(member)
 
 
 def _remove(hub: Kube, name: str, *, forced: bool) -> None:

@@ -100,6 +100,6 @@ def test_credentials_that_cannot_be_renewed_are_refused_credentials(how: str, tm
     ],
 )
 def test_what_is_wrong_with_a_kubeconfig_is_said_without_a_traceback(cluster: str, user: str, wrong: str) -> None:
-    text = f"current-context: x\nclusters: [{{name: x, cluster: {cluster}}}]\nusers: [{{name: x, user: {user}}}]\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]\n"
+    entries = f"clusters: [{{name: x, cluster: {cluster}}}]\nusers: [{{name: x, user: {user}}}]\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]"
     with pytest.raises(KubeconfigError, match=wrong):
-        load(text)
+        load(f"current-context: x\n{entries}\n")

@@ -267,3 +267,35 @@ def test_leaving_takes_back_every_right_and_keeps_the_namespaces_of_models(hub: 
     assert membership.unjoin({**SPEC, "hubKubeconfig": hub.kubeconfig, "memberKubeconfig": member.kubeconfig}) == {}
     left = [path for path in member.objects if "/karmada-cluster/" not in path]
     assert sorted(left) == sorted(f"/api/v1/namespaces/{each}" for each in ("kube-system", *propagation.NAMESPACES))
+
+
+WORK = "/apis/work.karmada.io/v1alpha1/namespaces/karmada-es-us-east/works/model"
+
+
+@pytest.mark.parametrize("ready", ["True", "False"])
+def test_a_member_that_refuses_the_kubeconfig_is_cleaned_up_by_karmada_where_karmada_reaches_it(
+    ready: str, hub: Cluster, member: Cluster, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    joined(hub, member)
+    member.before = lambda _: httpx.Response(401, json={"message": "Unauthorized"})
+    hub.objects[WORK] = {"metadata": {"name": "model", "namespace": "karmada-es-us-east", "finalizers": ["karmada.io/execution-controller"]}}
+    space = "/api/v1/namespaces/karmada-es-us-east"
+    hub.objects[space] = {"metadata": {"name": "karmada-es-us-east"}}
+
+    def empties(request: httpx.Request) -> httpx.Response | None:
+        """The namespace goes with its last Work; a patch brings none back."""
+        if request.url.path == space and WORK not in hub.objects:
+            hub.objects.pop(space, None)
+        return httpx.Response(200, json={}) if (request.method, request.url.path) == ("PATCH", WORK) else None
+
+    hub.before = empties
+    seen = hub.seen
+    status = {"conditions": [{"type": "Ready", "status": ready}]}
+    monkeypatch.setattr(hub, "seen", lambda path: {**seen(path), "status": status} if path.endswith("/clusters/us-east") else seen(path))
+    membership.unjoin({**SPEC, "hubKubeconfig": hub.kubeconfig, "memberKubeconfig": member.kubeconfig})
+    # Without its finalizer a Work goes and leaves its object on the member.
+    assert ([each for each in hub.requests if each == f"PATCH {WORK}"] == []) == (ready == "True")
+    assert f"DELETE {WORK}" in hub.requests
+    said = capfd.readouterr().err
+    assert ("Karmada removes what it put there" in said) == (ready == "True")
+    assert ("what Karmada put there stays behind" in said) == (ready == "False")
