@@ -16,6 +16,7 @@ from components.control_planes.control_plane import ControlPlane, ControlPlaneAr
 from components.drivers import driver_of
 from components.drivers.cluster import Cluster
 from components.drivers.driver import ClusterArgs, Door, MemberArgs
+from components.federation import failback
 from components.federation.federation import Federation, FederationArgs
 from components.federation.hub_objects import hub_object
 from components.federation.membership import Membership, MembershipArgs
@@ -33,7 +34,7 @@ from planning import choice, failover_budget, fleet_plan
 from planning.choice import Choice
 from planning.division import division
 from specs import labels, propagation
-from specs.clusters import ClusterSpec
+from specs.clusters import ClusterSpec, HubSpec
 from specs.fleet import FleetSpec
 from specs.models import ModelSpec
 from specs.types import ControlPlaneName
@@ -111,7 +112,7 @@ class Fleet(pulumi.ComponentResource):
             pulumi.log.info(fleet_plan.describe(planned), served)
             if model.name in chosen:
                 _tell_choice(chosen[model.name], served)
-        self._tell(plan)
+        self._tell(spec.hub, plan)
 
         # `kubeconfigs` holds hub and members alike; this says which is the hub.
         self.hub = {"name": spec.hub.name}
@@ -244,8 +245,10 @@ class Fleet(pulumi.ComponentResource):
         Routes(f"{model.name}-routes", RoutesArgs(routes=routes, clusters=regions, requires=before_routes), hub.objects)
         return Model(model.name, ModelArgs(spec=model, runtimes=fleet.runtimes, requires=[*before, *placement.policies]), hub.objects)
 
-    def _tell(self, plan: fleet_plan.FleetPlan) -> None:
+    def _tell(self, hub: HubSpec, plan: fleet_plan.FleetPlan) -> None:
         """What is true of the whole fleet, at the end of a preview."""
+        if not hub.driver.capabilities.failback:
+            pulumi.log.warn(failback.not_run_by_us(hub.name), self)
         pulumi.log.info(fleet_plan.describe_fleet(plan), self)
         for warning in plan.warnings:
             pulumi.log.warn(warning, self)

@@ -4,6 +4,7 @@ Reads and dry runs only. Everything that is wrong is found at once; what is righ
 specs/control_planes. Not verified: what a control plane does with its settings.
 """
 
+import datetime as dt
 import sys
 from collections.abc import Iterable, Sequence
 from typing import Any, cast
@@ -14,6 +15,7 @@ from core.errors import FleetError
 from kube.client import ApiError, Kube, UnknownKind, Unreachable
 from specs.control_planes import istio, karmada, kserve
 from specs.control_planes.finding import Finding
+from specs.failback_access import NAME as FAILBACK
 from specs.labels import NAMESPACE_INGRESS, TAINT_LOST
 
 Object = dict[str, Any]
@@ -162,7 +164,7 @@ def hub_findings(kube: Kube, kinds: Sequence[str]) -> list[Finding]:
     absent = {each.setting for each in missing}
     declared = [each for each in dict.fromkeys([*_ON_THE_HUB, *own, *kinds]) if f"kind {each.rpartition('/')[2]}" not in absent]
     objects = [{"apiVersion": api_version, "kind": kind, "metadata": {}} for api_version, _, kind in (each.rpartition("/") for each in declared)]
-    return [*missing, *access_findings(kube, objects), *_taint_policy_findings(kube)]
+    return [*missing, *access_findings(kube, objects), *_taint_policy_findings(kube), *failback_findings(kube)]
 
 
 def _taint_policy_findings(kube: Kube) -> list[Finding]:
@@ -183,6 +185,23 @@ def _taint_policy_findings(kube: Kube) -> list[Finding]:
             raise
         return [karmada.refused_taint_policy(error.message)]
     return []
+
+
+# Many times what its lease is renewed in, and more than two clocks differ by.
+_LEASE_STALE_S = 300
+
+
+def failback_findings(kube: Kube) -> list[Finding]:
+    """Whether the failback controller runs, by its lease."""
+    try:
+        leases = kube.list("coordination.k8s.io/v1", "Lease", field_selector=f"metadata.name={FAILBACK}")
+    except ApiError as error:
+        return [karmada.without_failback(f"its lease cannot be read: {error}")]
+    renewed = max((str(each["spec"].get("renewTime") or "") for each in leases if each["spec"].get("holderIdentity")), default="")
+    if not renewed:
+        return [karmada.without_failback(f"no Lease {FAILBACK} that somebody holds")]
+    silent = dt.datetime.now(tz=dt.UTC) - dt.datetime.fromisoformat(renewed)
+    return [karmada.without_failback(f"its lease was last renewed {renewed}")] if silent.total_seconds() > _LEASE_STALE_S else []
 
 
 def _host_findings(spec: Object, flags: karmada.Flags) -> list[Finding]:

@@ -1,13 +1,16 @@
 """The failback controller's Deployment, beside a Karmada that runs in pods.
 
 Pure manifests, no Pulumi. What the controller does: docs/failback.md. Its rights are specs/failback_access.py; as a host process of
-a local hub it is local/failback.py.
+a local hub it is local/failback.py. `python -m components.federation.failback` prints what somebody has to apply by hand.
 """
 
+import argparse
+import json
+from collections.abc import Sequence
 from typing import Any
 
 from specs import labels, propagation
-from specs.failback_access import NAME
+from specs.failback_access import NAME, hub_access
 
 METRICS_PORT = 9466
 _HEALTH_PORT = 9467
@@ -66,4 +69,31 @@ def deployment(namespace: str, image: str, kubeconfig_secret: str, *, lease_name
     }
 
 
+def not_run_by_us(hub: str) -> str:
+    return (
+        f"hub `{hub}`: this program does not run the failback controller beside a Karmada that somebody else installed. Without it a region that "
+        "comes back gets none of its replicas; docs/failback.md says how to deploy it, and `fleet check` whether it runs"
+    )
+
+
+def _printed(arguments: Sequence[str] | None = None) -> str:
+    parser = argparse.ArgumentParser(prog=f"python -m {__spec__.name}", description="Manifests of the failback controller, for kubectl apply -f -")
+    parser.add_argument("where", choices=["hub", "host"], help="hub: rights in Karmada's API server; host: the Deployment where Karmada's processes run")
+    parser.add_argument("--image", help="with host: a reference of the image, by digest")
+    parser.add_argument("--namespace", default="karmada-system", help="of the lease and of the Deployment (default: %(default)s)")
+    parser.add_argument("--secret", default=f"{NAME}-kubeconfig", help="with host: the Secret with the kubeconfig (default: %(default)s)")
+    given = parser.parse_args(arguments)
+    if given.where == "hub":
+        items = hub_access(given.namespace)
+    elif given.image:
+        items = [deployment(given.namespace, given.image, given.secret, lease_namespace=given.namespace)]
+    else:
+        parser.error("host: --image is required")
+    return json.dumps({"apiVersion": "v1", "kind": "List", "items": items}, indent=2)
+
+
 _SELECTOR = {"app.kubernetes.io/name": NAME}
+
+
+if __name__ == "__main__":
+    print(_printed())

@@ -470,6 +470,17 @@ def refused_taint_policy(message: str) -> Finding:
     return Finding(setting=setting.name, wrong=f"must be `true`: {setting.why}", got=message, hint=hint)
 
 
+def without_failback(got: str) -> Finding:
+    """Of the failback controller, which is no part of Karmada and which the program does not install beside one of somebody else."""
+    return Finding(
+        setting="failback controller",
+        wrong="must run beside Karmada: a region that comes back gets none of its replicas without it",
+        got=got,
+        hint="deploy it by hand: docs/failback.md, section `Beside a Karmada that somebody else runs`",
+        required=False,
+    )
+
+
 _UNITS = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "ns": 1e-9}
 
 

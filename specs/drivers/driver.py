@@ -62,6 +62,8 @@ class Capabilities:
     """How a drill breaks it; None where it is out of reach."""
     external_authentication: bool
     """The mesh configuration can name extension providers."""
+    failback: bool
+    """The failback controller runs beside Karmada without anybody's doing. Of no meaning for a member."""
     front_door_tls: bool
     """Callers reach the front door by TLS. Of no meaning for a hub."""
     installers: Mapping[ControlPlaneName, InstallerName]

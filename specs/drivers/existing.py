@@ -91,6 +91,7 @@ class ExistingDriver(DriverSpec):
             simulated_gpus=False,
             faults=None,
             external_authentication=True,
+            failback=False,
             front_door_tls=self.front_door is not None and self.front_door.url.startswith("https://"),
             installers={"karmada": self.control_planes, "kserve": self.control_planes, "istio": self.control_planes},
             versions=self.versions.model_dump(by_alias=True) if self.versions else {},

@@ -19,6 +19,7 @@ class LocalDriver(DriverSpec):
             simulated_gpus=True,
             faults="host-processes",
             external_authentication=False,
+            failback=True,
             front_door_tls=False,
             installers={"karmada": "host-processes", "kserve": "host-processes", "istio": "host-processes"},
             versions={

@@ -17,6 +17,7 @@ from federation import membership, verification
 from kube.client import ApiError, Kube
 from local import karmada as local_karmada
 from local import manifests
+from specs import failback_access
 from specs.control_planes import istio, karmada, kserve
 from specs.failover import CapacityFailoverSpec
 from tests.conftest import ApiServer
@@ -213,6 +214,10 @@ def hub(member: ApiServer) -> ApiServer:
     manifests.apply_all(member.kube, [manifests.namespace("karmada-system")])
     for component in karmada.COMPONENTS:
         member.kube.apply(deployment(component, "karmada-system", f"karmada/{component}:v1.18.2", command=[f"/bin/{component}", "--v=2"]))
+    # The failback controller's, which runs.
+    held = {"holderIdentity": "somebody", "renewTime": "2099-01-01T00:00:00.000000Z"}
+    metadata = {"name": failback_access.NAME, "namespace": "karmada-system"}
+    member.kube.apply({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": metadata, "spec": held})
     return member
 
 

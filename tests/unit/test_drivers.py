@@ -130,6 +130,7 @@ class RackDriver(DriverSpec):
             simulated_gpus=False,
             faults=None,
             external_authentication=True,
+            failback=False,
             front_door_tls=True,
             installers={"karmada": "provided", "kserve": "provided", "istio": "provided"},
         )

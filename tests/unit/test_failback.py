@@ -1,15 +1,23 @@
 """The failback controller's Deployment and rights: what it calls is allowed, and no more than that."""
 
+import json
 import re
 import subprocess
 import sys
 from typing import Any
 
+import httpx
+import pulumi
 import pytest
 
 from components.federation import failback
+from federation import verification
+from kube.client import Kube
+from kube.kubeconfig import Connection
 from local.failback import FAILBACK
 from specs import failback_access
+from tests.unit import fleets
+from tests.unit.test_fleet import declare
 from toolchain import golang
 from toolchain.catalogue import FAILBACK_FAMILY, TOOLS
 
@@ -79,3 +87,58 @@ def test_the_program_is_a_tool_under_the_name_of_its_user() -> None:
 
 def test_the_host_process_does_not_load_pulumi_for_it() -> None:
     subprocess.run([sys.executable, "-c", "import sys, local.failback; sys.exit('pulumi' in sys.modules)"], check=True)
+
+
+def lease(**spec: Any) -> Object:
+    return {"metadata": {"name": "fleet-failback", "namespace": "karmada-system"}, "spec": spec}
+
+
+@pytest.mark.parametrize(
+    ("status", "leases", "got"),
+    [
+        (200, [], "no Lease fleet-failback"),
+        (200, [lease(holderIdentity="", renewTime="2099-01-01T00:00:00.000000Z")], "no Lease fleet-failback"),
+        (200, [lease(holderIdentity="a", renewTime="2026-01-01T00:00:00.000000Z")], "last renewed 2026-01-01"),
+        (403, [], "its lease cannot be read: denied"),
+        (200, [lease(holderIdentity="a", renewTime="2099-01-01T00:00:00.000000Z")], None),
+    ],
+    ids=["never ran", "stopped", "died", "unknown", "runs"],
+)
+def test_a_hub_of_somebody_else_is_asked_whether_the_controller_runs(
+    status: int, leases: list[Object], got: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.endswith("/leases"):
+            assert request.url.params["fieldSelector"] == "metadata.name=fleet-failback"
+            return httpx.Response(status, json={"items": leases, "message": "denied"})
+        return httpx.Response(200, json={"resources": [{"name": "leases", "kind": "Lease", "namespaced": True}]})
+
+    client = httpx.Client
+    monkeypatch.setattr(httpx, "Client", lambda **options: client(transport=httpx.MockTransport(answer), base_url=options["base_url"]))
+    with Kube(Connection("http://hub", None, {})) as kube:
+        found = verification.failback_findings(kube)
+    assert [each.required for each in found] == ([] if got is None else [False])
+    assert got is None or got in found[0].got
+
+
+@pytest.mark.parametrize(("kind", "told"), [("local", 0), ("existing", 1)])
+def test_a_preview_warns_once_where_nobody_runs_the_controller(kind: str, told: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(pulumi.log, "warn", lambda text, *_, **__: warnings.append(text))
+    driver = {"kind": kind, **({"kubeconfigSecret": "karmada"} if kind == "existing" else {})}
+    declare({**fleets.small(), "hub": {"name": "control", "driver": driver}}, preview=True, control="apiVersion: v1\nkind: Config\n")
+    assert len([each for each in warnings if each.startswith("hub `control`: this program does not run the failback controller")]) == told
+
+
+def printed(*arguments: str) -> list[Object]:
+    done = subprocess.run([sys.executable, "-m", failback.__name__, *arguments], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["items"]
+
+
+def test_what_has_to_be_applied_by_hand_is_printed() -> None:
+    assert printed("hub", "--namespace", "fleet") == failback_access.hub_access("fleet")
+    (made,) = printed("host", "--image", "registry/fleet-failback@sha256:0")
+    assert made == failback.deployment("karmada-system", "registry/fleet-failback@sha256:0", "fleet-failback-kubeconfig", lease_namespace="karmada-system")
+    text = (fleets.REPO / "docs" / "failback.md").read_text(encoding="utf-8")
+    for command in (f"python -m {failback.__name__} hub", f"python -m {failback.__name__} host --image", "secret generic fleet-failback-kubeconfig"):
+        assert command in text
