@@ -13,6 +13,7 @@ import yaml
 
 from core.errors import FleetError
 from kube.client import ApiError, Kube, UnknownKind, Unreachable
+from specs import propagation
 from specs.control_planes import istio, karmada, kserve
 from specs.control_planes.finding import Finding
 from specs.failback_access import NAME as FAILBACK
@@ -89,8 +90,8 @@ def _group(kind: str) -> str:
     return kind.rpartition("/")[0].rpartition("/")[0]
 
 
-def kind_findings(kube: Kube, kinds: Iterable[str]) -> list[Finding]:
-    """Kinds, as `apiVersion/Kind`, that the API server does not serve."""
+def kind_findings(kube: Kube, kinds: Iterable[str], *, on_hub: bool = False) -> list[Finding]:
+    """Kinds, as `apiVersion/Kind`, that the API server does not serve. `on_hub`: templates of what members run, which the hub does not."""
     found: list[Finding] = []
     for each in kinds:
         api_version, _, kind = each.rpartition("/")
@@ -100,6 +101,10 @@ def kind_findings(kube: Kube, kinds: Iterable[str]) -> list[Finding]:
             group = _group(each)
             hint = next((command for end, command in _CRDS.items() if group.endswith(end)), f"kubectl api-resources --api-group={group}")
             wrong = "must be served: Karmada passes over a cluster without a kind that it sends, without an error"
+            if on_hub:
+                wrong = "must be served: the hub holds a template of what it sends to members"
+                names = [name for each_kind in propagation.of([each]) if (name := f"{each_kind.resource}.{group}") in karmada.propagated_crds()]
+                hint = karmada.copy_crds(*names) if names else hint
             found.append(Finding(setting=f"kind {kind}", wrong=wrong, got=f"not in {api_version}", hint=hint))
     return found
 
@@ -160,7 +165,7 @@ def hub_findings(kube: Kube, kinds: Sequence[str]) -> list[Finding]:
     if missing := kind_findings(kube, own):
         # Most likely another API server: nothing else that could be said of it is of use.
         return missing
-    missing = kind_findings(kube, kinds)
+    missing = kind_findings(kube, kinds, on_hub=True)
     absent = {each.setting for each in missing}
     declared = [each for each in dict.fromkeys([*_ON_THE_HUB, *own, *kinds]) if f"kind {each.rpartition('/')[2]}" not in absent]
     objects = [{"apiVersion": api_version, "kind": kind, "metadata": {}} for api_version, _, kind in (each.rpartition("/") for each in declared)]

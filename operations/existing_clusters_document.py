@@ -70,6 +70,12 @@ def _karmada() -> str:
             "Karmada's API server must serve, and the kubeconfig must be allowed to write: "
             + ", ".join(f"`{kind}`" for _, kind in karmada.KINDS)
             + ", and every kind that the hub sends to its members.",
+            (
+                "KServe and Istio do not run on the hub; it needs their CRDs alone. Take them from a member that has both (MEMBER and HUB are contexts of "
+                "kubectl), before the first `pulumi up` and after every upgrade of KServe or Istio. Not the charts: they bring webhooks, which nothing "
+                "serves there."
+            ),
+            _code("sh", karmada.copy_crds(*karmada.propagated_crds()).replace(" | ", " \\\n  | ", 1).replace(" | kubectl", " \\\n  | kubectl")),
         ]
     )
 

@@ -470,6 +470,21 @@ def refused_taint_policy(message: str) -> Finding:
     return Finding(setting=setting.name, wrong=f"must be `true`: {setting.why}", got=message, hint=hint)
 
 
+def copy_crds(*names: str) -> str:
+    """The command that takes CRDs of propagated kinds from a member to the hub.
+
+    Not the charts of KServe and Istio: their webhooks have no server there and would refuse what the fleet declares. No conversion
+    either, for the same reason.
+    """
+    taken = '(.items // [.])[] | {apiVersion, kind, metadata: {name: .metadata.name}, spec: (.spec | .conversion = {strategy: "None"})}'
+    return f"kubectl --context MEMBER get crd {' '.join(names)} -o json | jq '{taken}' | kubectl --context HUB apply --server-side -f -"
+
+
+def propagated_crds() -> list[str]:
+    """Names of the CRDs that the hub needs beside Karmada's own."""
+    return [f"{each.resource}.{each.group}" for each in propagation.KINDS if each.served_by != "Kubernetes"]
+
+
 def without_failback(got: str) -> Finding:
     """Of the failback controller, which is no part of Karmada and which the program does not install beside one of somebody else."""
     return Finding(
