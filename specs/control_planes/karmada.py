@@ -437,16 +437,19 @@ def _fix(setting: Setting, process: Process, current: str, right: str) -> str:
     return "\n        ".join(commands)
 
 
-def _patch(setting: Setting, process: Process, argument: str) -> list[dict[str, str]]:
+def _patch(setting: Setting, process: Process, argument: str) -> list[dict[str, Any]]:
     """Replaces the flag where it stands, else adds it. A second --feature-gates adds to the first."""
-    where = "command" if process.command else "args"
-    items = process.command or process.args
-    base = f"/spec/template/spec/containers/{process.container}/{where}"
+    base = f"/spec/template/spec/containers/{process.container}"
+    # What a process reads last wins.
+    lists = [(where, items) for where, items in (("args", process.args), ("command", process.command)) if items]
     if not setting.gate:
-        for place in reversed(range(len(items))):
-            if items[place].startswith(f"--{setting.flag}="):
-                return [{"op": "replace", "path": f"{base}/{place}", "value": argument}]
-    return [{"op": "add", "path": f"{base}/-", "value": argument}]
+        for where, items in lists:
+            for place in reversed(range(len(items))):
+                if items[place].startswith(f"--{setting.flag}="):
+                    return [{"op": "replace", "path": f"{base}/{where}/{place}", "value": argument}]
+    if not lists:
+        return [{"op": "add", "path": f"{base}/args", "value": [argument]}]
+    return [{"op": "add", "path": f"{base}/{lists[0][0]}/-", "value": argument}]
 
 
 def unverified() -> Finding:

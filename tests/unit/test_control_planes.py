@@ -155,16 +155,40 @@ def test_a_flag_that_is_set_otherwise_is_the_only_finding_and_its_command_fixes_
     assert karmada.findings(processes, FLAGS) == []
 
 
-def patched(process: karmada.Process, patch: list[dict[str, str]]) -> karmada.Process:
-    command = list(process.command)
+def patched(process: karmada.Process, patch: list[Object]) -> karmada.Process:
+    lists = {"command": list(process.command), "args": list(process.args)}
     for each in patch:
-        place = each["path"].removeprefix("/spec/template/spec/containers/0/command/")
-        if each["op"] == "add":
+        where, _, place = each["path"].removeprefix("/spec/template/spec/containers/0/").partition("/")
+        if not place:
+            assert each["op"] == "add"
+            assert not lists[where]
+            lists[where] = each["value"]
+        elif each["op"] == "add":
             assert place == "-"
-            command.append(each["value"])
+            assert lists[where]
+            lists[where].append(each["value"])
         else:
-            command[int(place)] = each["value"]
-    return replace(process, command=tuple(command))
+            lists[where][int(place)] = each["value"]
+    return replace(process, command=tuple(lists["command"]), args=tuple(lists["args"]))
+
+
+@pytest.mark.parametrize(
+    ("command", "args"),
+    [
+        (("/bin/karmada-webhook",), ("--allow-no-execute-taint-policy=false",)),
+        (("/bin/karmada-webhook",), ("--v=2",)),
+        (("/bin/karmada-webhook", "--allow-no-execute-taint-policy=false"), ("--v=2",)),
+        (("/bin/karmada-webhook",), ()),
+        ((), ("--allow-no-execute-taint-policy=false",)),
+        ((), ()),
+    ],
+)
+def test_a_flag_is_fixed_where_the_process_reads_it_last(command: tuple[str, ...], args: tuple[str, ...]) -> None:
+    processes = right_processes()
+    processes[karmada.WEBHOOK] = replace(processes[karmada.WEBHOOK], command=command, args=args)
+    [found] = karmada.findings(processes, FLAGS)
+    processes[karmada.WEBHOOK] = patched(processes[karmada.WEBHOOK], json.loads(arguments_of(found.hint, "kubectl")[-1]))
+    assert karmada.findings(processes, FLAGS) == []
 
 
 def test_a_karmada_with_its_own_defaults_lacks_what_failover_needs() -> None:
