@@ -49,10 +49,20 @@ def _claim(stack: str) -> None:
     owner.write_text(stack)
 
 
-def _await_models(outputs: dict[str, Any], progress: Progress) -> None:
+def await_models(outputs: dict[str, Any], progress: Progress) -> None:
+    """A cluster of somebody else that is away is not waited for: the models serve elsewhere until it is back."""
     deadline = time.monotonic() + _SERVING_TIMEOUT_S
     told: list[str] = []
-    while missing := status.gather(outputs).missing():
+    passed: set[str] = set()
+    while True:
+        state = status.gather(outputs)
+        away = state.away()
+        for name in sorted(away - passed):
+            progress.say(f"  warning: {name} is away, its models are not waited for: {state.clusters[name].error}")
+        passed |= away
+        missing = state.missing(without=away)
+        if not missing:
+            return
         if missing != told:
             progress.say(f"  waiting for {'; '.join(missing)}")
             told = missing
@@ -123,7 +133,7 @@ def up(stack_name: str, token: str, stages: Path | None, *, break_lock: bool = F
             outputs = in_clear(stack.outputs())
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
-            _await_models(outputs, progress)
+            await_models(outputs, progress)
         state = status.gather(outputs)
         answering, asked = state.answering(), tokens.asked_for(outputs)
         served: tuple[str, str] | None = None

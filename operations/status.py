@@ -3,6 +3,7 @@
 Every API server is asked at the same time and each has two seconds: a dead region costs one line, not a wait.
 """
 
+from collections.abc import Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,15 +132,22 @@ class FleetState:
 
         return [model for model, placement in self.outputs.get("placements", {}).items() if any(real(cluster, model) for cluster in placement)]
 
-    def missing(self) -> list[str]:
-        """What is declared and not ready, one line each; empty when the fleet serves as declared."""
+    def away(self) -> set[str]:
+        """Clusters of somebody else that answer neither us nor Karmada: nothing that we do brings them back."""
+        return {name for name, state in self.clusters.items() if state.error and self.hub.members.get(name) is False and not HostCluster(name).exists()}
+
+    def missing(self, without: Collection[str] = ()) -> list[str]:
+        """What is declared and not ready, one line each; empty when the fleet serves as declared. `without`: clusters to pass over."""
         lines: list[str] = []
         for model, placement in self.outputs.get("placements", {}).items():
             for name, wanted in placement.items():
+                if name in without:
+                    continue
                 cluster = self.clusters[name]
                 state = cluster.models.get(model, ModelState(0, 0))
                 if cluster.error:
-                    lines.append(f"{model} in {name}: the cluster does not answer")
+                    # Also a cluster that answers and does not let us look.
+                    lines.append(f"{model} in {name}: {cluster.error}")
                 elif state.ready < int(wanted["replicas"]):
                     lines.append(f"{model} in {name}: {state.ready} of {int(wanted['replicas'])} replicas ready")
         return lines

@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 
 from core.errors import FleetError
-from operations import hub, status
-from operations.status import ClusterState, HubState
+from core.progress import Progress
+from operations import bring_up, hub, status
+from operations.status import ClusterState, FleetState, HubState, ModelState
 from tests.unit import fleets
 from tests.unit.test_fleet import declare
 
@@ -63,3 +64,23 @@ def test_the_program_says_which_cluster_is_the_hub() -> None:
     _, declared = declare(raw)
     assert hub.name(declared) == "control"
     assert set(hub.member_kubeconfigs(declared)) == {"east", "west"}
+
+
+def fleet(ready: bool, error: str) -> FleetState:
+    """A model in a cluster that answers and serves, and in one that gives us an `error`."""
+    placements = {"chat": {"near": {"weight": 1, "replicas": 1}, "far": {"weight": 1, "replicas": 1}}}
+    clusters = {"near": ClusterState("near", models={"chat": ModelState(1, 1)}), "far": ClusterState("far", error=error)}
+    return FleetState({"placements": placements}, HubState(members={"near": True, "far": ready}), clusters)
+
+
+def test_a_lost_cluster_of_somebody_else_holds_up_no_update(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setattr(status, "gather", lambda _: fleet(False, "https://far does not answer"))
+    bring_up.await_models({}, Progress())
+    assert "warning: far is away, its models are not waited for: https://far does not answer" in capsys.readouterr().err
+
+
+def test_a_cluster_that_karmada_reaches_and_we_do_not_is_waited_for_and_its_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(status, "gather", lambda _: fleet(True, "nodes is forbidden"))
+    monkeypatch.setattr(bring_up, "_SERVING_TIMEOUT_S", -1)
+    with pytest.raises(FleetError, match="chat in far: nodes is forbidden"):
+        bring_up.await_models({}, Progress())
