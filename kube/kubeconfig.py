@@ -13,7 +13,7 @@ import subprocess
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 
@@ -85,6 +85,49 @@ def load(source: str | Path, context: str | None = None) -> Connection:
         headers["Authorization"] = f"Bearer {token}"
     tls = _ssl_context(cluster, user, base) if server.startswith("https") else None
     return Connection(server.rstrip("/"), tls, headers, renewable="exec" in user or "tokenFile" in user)
+
+
+def portable(path: Path) -> str:
+    """The text of a kubeconfig file, fit to be read elsewhere: what it names relative to its folder is put in, or named in full.
+
+    A text without such names is returned as it is. Raises OSError, UnicodeDecodeError, KubeconfigError.
+    """
+    text = path.read_text(encoding="utf-8")
+    try:
+        config: Any = yaml.safe_load(text)
+    except yaml.YAMLError:
+        # Its reader says so.
+        return text
+    if not isinstance(config, dict):
+        return text
+    base = path.resolve().parent
+    read = cast(dict[str, Any], config)
+    entries = [each.get(what) or {} for what, kind in (("cluster", "clusters"), ("user", "users")) for each in read.get(kind) or []]
+    changed = [_take_along(entry, base) for entry in entries]
+    return yaml.safe_dump(read, sort_keys=False) if any(changed) else text
+
+
+def _take_along(entry: dict[str, Any], base: Path) -> bool:
+    """Whether anything was relative in this cluster or user."""
+    changed = False
+    for key in ("certificate-authority", "client-certificate", "client-key"):
+        if _relative(entry.get(key)) and not entry.get(f"{key}-data"):
+            try:
+                entry[f"{key}-data"] = base64.b64encode((base / entry.pop(key)).read_bytes()).decode()
+            except OSError as error:
+                raise KubeconfigError(f"kubeconfig: certificate file cannot be read: {error.strerror}: `{error.filename}`") from None
+            changed = True
+    plugin = entry.get("exec") or {}
+    # These must stay files: they give new credentials when the old ones expire. A command without a slash is looked up on PATH.
+    for holder, key in ((entry, "tokenFile"), (plugin, "command")):
+        if _relative(holder.get(key)) and (key == "tokenFile" or "/" in holder[key]):
+            holder[key] = str(base / holder[key])
+            changed = True
+    return changed
+
+
+def _relative(name: Any) -> bool:
+    return isinstance(name, str) and name != "" and not Path(name).is_absolute()
 
 
 def _token_file(path: Path) -> str:

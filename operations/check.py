@@ -11,7 +11,7 @@ from components.control_planes.verification import karmada_settings, of_hub, of_
 from core.errors import FleetError
 from federation import membership, verification
 from kube.client import KubeError
-from kube.kubeconfig import KubeconfigError
+from kube.kubeconfig import KubeconfigError, portable
 from operations import stack_file
 from operations.stack import select
 from specs.drivers.driver import KubeconfigFile, KubeconfigSecret
@@ -76,7 +76,7 @@ def _kubeconfig(stack: str, source: Source) -> str:
     if isinstance(source, KubeconfigFile):
         file = stack_file.path(stack).parent / Path(source.path).expanduser()
         try:
-            return file.read_text(encoding="utf-8")
+            return portable(file)
         except (OSError, UnicodeDecodeError) as error:
             raise FleetError(
                 f"driver.{source.field}: cannot be read: {error}, got: `{source.path}`", hint="it is relative to the folder of the stack file"

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pulumi
 
+from kube import kubeconfig
 from planning.choice import Choice
 from planning.stack_file import choices_file, kept_choices, resolve_fleet
 from specs import yaml_file
@@ -76,11 +77,11 @@ def _kubeconfigs(spec: FleetSpec, config: pulumi.Config, folder: Path) -> dict[s
     for name, path, source in wanted:
         if source is None:
             continue
-        kubeconfig = _secret(source, config) if isinstance(source, KubeconfigSecret) else _file(source, folder)
-        if isinstance(kubeconfig, Problem):
-            problems.append(replace(kubeconfig, path=(*path, *kubeconfig.path)))
+        given = _secret(source, config) if isinstance(source, KubeconfigSecret) else _file(source, folder)
+        if isinstance(given, Problem):
+            problems.append(replace(given, path=(*path, *given.path)))
         else:
-            found[name] = kubeconfig
+            found[name] = given
     if problems:
         raise SpecError(problems)
     return found
@@ -96,7 +97,9 @@ def _secret(source: KubeconfigSecret, config: pulumi.Config) -> pulumi.Output[st
 
 def _file(source: KubeconfigFile, folder: Path) -> pulumi.Output[str] | Problem:
     try:
-        return pulumi.Output.secret((folder / Path(source.path).expanduser()).read_text(encoding="utf-8"))
+        return pulumi.Output.secret(kubeconfig.portable(folder / Path(source.path).expanduser()))
+    except kubeconfig.KubeconfigError as error:
+        rule = str(error)
     except OSError as error:
         rule = f"cannot be read ({error.strerror})"
     except UnicodeDecodeError:

@@ -13,8 +13,15 @@ def with_context(kubeconfig: str, context: str | None) -> str:
     """The same kubeconfig with `context` as the current one. Raises RunError where it has no such context."""
     if context is None:
         return kubeconfig
-    document = cast(dict[str, Any], yaml.safe_load(kubeconfig))
-    names = [str(each["name"]) for each in document.get("contexts", [])]
+    try:
+        read: Any = yaml.safe_load(kubeconfig)
+    except yaml.YAMLError:
+        # Its text quotes the line, which may hold a token.
+        read = None
+    if not isinstance(read, dict):
+        raise pulumi.RunError("kubeconfig: must be a YAML mapping with clusters, users and contexts")
+    document = cast(dict[str, Any], read)
+    names = [str(each["name"]) for each in document.get("contexts") or []]
     if context not in names:
         raise pulumi.RunError(f"kubeconfig has no context `{context}`\n  hint: it has: {', '.join(names)}")
     return yaml.safe_dump({**document, "current-context": context})

@@ -11,6 +11,7 @@ import pytest
 
 from components import drivers
 from components.control_planes.control_plane import INSTALLERS
+from components.drivers import existing
 from components.drivers.driver import ClusterArgs, Door, Made, MemberArgs
 from components.fleet import Fleet, FleetArgs
 from planning import rules
@@ -266,3 +267,12 @@ def test_drivers_are_documented() -> None:
     text = Path(fleets.REPO / "docs" / "drivers.md").read_text(encoding="utf-8")
     for name in (*Capabilities.__dataclass_fields__, *(each for each in vars(drivers.Driver) if not each.startswith("_"))):
         assert f"`{name}`" in text, name
+
+
+@pytest.mark.parametrize("text", ["users: [{token: secret-token", "secret-token", ""])
+def test_a_kubeconfig_that_is_none_is_told_without_what_is_in_it(text: str) -> None:
+    raw = existing_hub(context="karmada")
+    with pytest.raises(pulumi.RunError, match="must be a YAML mapping") as failure:
+        existing.with_context(text, raw["hub"]["driver"]["context"])
+    assert "secret-token" not in str(failure.value)
+    assert failure.value.__suppress_context__ or failure.value.__context__ is None

@@ -1,12 +1,14 @@
 """What the client does when the credentials of a kubeconfig expire while it is in use."""
 
+import base64
 from pathlib import Path
 
 import httpx
 import pytest
+import yaml
 
 from kube.client import Kube, Unauthorized
-from kube.kubeconfig import KubeconfigError, load
+from kube.kubeconfig import KubeconfigError, load, portable
 
 SERVER = "http://member"
 
@@ -103,3 +105,27 @@ def test_what_is_wrong_with_a_kubeconfig_is_said_without_a_traceback(cluster: st
     entries = f"clusters: [{{name: x, cluster: {cluster}}}]\nusers: [{{name: x, user: {user}}}]\ncontexts: [{{name: x, context: {{cluster: x, user: x}}}}]"
     with pytest.raises(KubeconfigError, match=wrong):
         load(f"current-context: x\n{entries}\n")
+
+
+def test_files_that_a_kubeconfig_names_relative_to_itself_are_taken_along(tmp_path: Path) -> None:
+    (tmp_path / "ca.pem").write_text("the authority")
+    path = tmp_path / "kubeconfig"
+    path.write_text(
+        """current-context: x
+clusters: [{name: x, cluster: {server: "https://x", certificate-authority: ca.pem}}]
+users: [{name: x, user: {tokenFile: token}}, {name: y, user: {exec: {command: bin/plugin}}}, {name: z, user: {exec: {command: aws}}}]
+"""
+    )
+    read = yaml.safe_load(portable(path))
+    assert read["clusters"][0]["cluster"] == {"server": "https://x", "certificate-authority-data": base64.b64encode(b"the authority").decode()}
+    users = [each["user"] for each in read["users"]]
+    assert users == [{"tokenFile": str(tmp_path / "token")}, {"exec": {"command": str(tmp_path / "bin/plugin")}}, {"exec": {"command": "aws"}}]
+    (tmp_path / "ca.pem").unlink()
+    with pytest.raises(KubeconfigError, match="certificate file cannot be read"):
+        portable(path)
+
+
+@pytest.mark.parametrize("text", ["a: [", "text", "clusters: [{name: x,   cluster: {server: 'https://x', certificate-authority: /etc/ca.pem}}]\n"])
+def test_a_kubeconfig_that_names_nothing_relative_is_not_rewritten(text: str, tmp_path: Path) -> None:
+    (tmp_path / "kubeconfig").write_text(text)
+    assert portable(tmp_path / "kubeconfig") == text
