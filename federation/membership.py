@@ -56,7 +56,7 @@ def join(spec: Object) -> Object:
         known = hub.find(CLUSTER_API, "Cluster", name)
         if known is None:
             raise Unreachable(f"cluster `{name}` cannot be reached with its kubeconfig, and is not a member yet")
-        _say(f"skipped: cluster {name} does not answer; its access is renewed by the next update after its return")
+        _say(f"skipped: cluster {name} does not answer; its labels and its place are changed on the hub, nothing there")
         hub.apply(cluster_object(spec, known["spec"]["apiEndpoint"], known["spec"]["id"]))
         return {"id": known["spec"]["id"]}
 

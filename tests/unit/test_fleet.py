@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from components.fleet import Fleet, FleetArgs
+from federation import rights
 from specs import labels
 from tests.unit import engine, fleets
 from tests.unit.fleets import parse_fleet
@@ -161,6 +162,7 @@ def test_the_join_carries_both_kubeconfigs_as_a_secret(local: tuple[engine.Engin
         "labels": {},
         # Which: test_propagation.py.
         "kinds": json.loads(joined.inputs["stdin"])["kinds"],
+        "rights": rights.digest(),
     }
 
 

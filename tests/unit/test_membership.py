@@ -12,6 +12,8 @@ from federation import membership, rights
 from federation.verification import VerificationError
 from kube.client import Kube, Unauthorized, Unreachable
 from specs import propagation
+from tests.unit import fleets
+from tests.unit.test_fleet import declare
 
 SPEC = {
     "cluster": "us-east",
@@ -299,3 +301,17 @@ def test_a_member_that_refuses_the_kubeconfig_is_cleaned_up_by_karmada_where_kar
     said = capfd.readouterr().err
     assert ("Karmada removes what it put there" in said) == (ready == "True")
     assert ("what Karmada put there stays behind" in said) == (ready == "False")
+
+
+def test_other_rights_run_the_join_of_every_member_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def given() -> str:
+        rights.digest.cache_clear()
+        found, _ = declare(fleets.small())
+        return found.commands()["east-membership-join"]["stdin"]["rights"]
+
+    before = given()
+    assert before == given()
+    monkeypatch.setattr(rights, "IMPERSONATOR", ())
+    assert given() != before
+    monkeypatch.undo()
+    rights.digest.cache_clear()
