@@ -49,28 +49,6 @@ def _claim(stack: str) -> None:
     owner.write_text(stack)
 
 
-def await_models(outputs: dict[str, Any], progress: Progress) -> None:
-    """A cluster of somebody else that is away is not waited for: the models serve elsewhere until it is back."""
-    deadline = time.monotonic() + _SERVING_TIMEOUT_S
-    told: list[str] = []
-    passed: set[str] = set()
-    while True:
-        state = status.gather(outputs)
-        away = state.away()
-        for name in sorted(away - passed):
-            progress.say(f"  warning: {name} is away, its models are not waited for: {state.clusters[name].error}")
-        passed |= away
-        missing = state.missing(without=away)
-        if not missing:
-            return
-        if missing != told:
-            progress.say(f"  waiting for {'; '.join(missing)}")
-            told = missing
-        if time.monotonic() > deadline:
-            raise FleetError(f"not ready after {_SERVING_TIMEOUT_S:.0f} s: {'; '.join(missing)}", hint="see `make status`, and .venv/bin/fleet logs CLUSTER")
-        time.sleep(1)
-
-
 def _first_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
     """(model, base URL) of the first of `models` that answers a chat completion through its front door.
 
@@ -133,7 +111,7 @@ def up(stack_name: str, token: str, stages: Path | None, *, break_lock: bool = F
             outputs = in_clear(stack.outputs())
         progress.say(f"  {changes} changes" if changes else "  nothing to change")
         with progress.stage("models"):
-            await_models(outputs, progress)
+            status.await_models(outputs, lambda text: progress.say(f"  {text}"), _SERVING_TIMEOUT_S, "see `make status`, and .venv/bin/fleet logs CLUSTER")
         state = status.gather(outputs)
         answering, asked = state.answering(), tokens.asked_for(outputs)
         served: tuple[str, str] | None = None

@@ -3,11 +3,13 @@
 Every API server is asked at the same time and each has two seconds: a dead region costs one line, not a wait.
 """
 
-from collections.abc import Collection
+import time
+from collections.abc import Callable, Collection
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
+from core.errors import FleetError
 from kube.client import ApiError, Kube, Unreachable, condition
 from kube.kubeconfig import KubeconfigError
 from local.host_cluster import HostCluster
@@ -15,6 +17,8 @@ from operations import hub
 from specs.labels import LABEL_ACCELERATOR, LABEL_MODEL, NAMESPACE_MODELS
 
 _TIMEOUT_S = 2.0
+# Between two looks at all of them.
+_POLL_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -159,6 +163,31 @@ def gather(outputs: dict[str, Any]) -> FleetState:
         asked = pool.submit(hub_state, hub_kubeconfig)
         members = [pool.submit(cluster_state, name, text) for name, text in of_members.items()]
         return FleetState(outputs, asked.result(), {state.name: state for state in (member.result() for member in members)})
+
+
+def await_models(outputs: dict[str, Any], say: Callable[[str], None], within: float, hint: str) -> None:
+    """Waits until every model is ready as declared. Raises FleetError.
+
+    A cluster of somebody else that is away is not waited for: the models serve elsewhere until it is back.
+    """
+    deadline = time.monotonic() + within
+    told: list[str] = []
+    passed: set[str] = set()
+    while True:
+        state = gather(outputs)
+        away = state.away()
+        for name in sorted(away - passed):
+            say(f"warning: {name} is away, its models are not waited for: {state.clusters[name].error}")
+        passed |= away
+        missing = state.missing(without=away)
+        if not missing:
+            return
+        if missing != told:
+            say(f"waiting for {'; '.join(missing)}")
+            told = missing
+        if time.monotonic() > deadline:
+            raise FleetError(f"not ready after {within:.0f} s: {'; '.join(missing)}", hint=hint)
+        time.sleep(_POLL_S)
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -38,24 +38,12 @@ _SLOW_POLL_S = 0.5
 _LONGEST_LOAD_S = 3600.0
 
 
-def settle(outputs: Mapping[str, Any], say: Say) -> None:
-    """Waits until every model is ready as declared: a drill before may have left some to start. Raises FleetError."""
-    deadline = time.monotonic() + _SETTLED_S
-    told: list[str] = []
-    while missing := status.gather(dict(outputs)).missing():
-        if missing != told:
-            say(f"waiting for {'; '.join(missing)}")
-            told = missing
-        if time.monotonic() > deadline:
-            raise FleetError(f"not ready after {_SETTLED_S:.0f} s: {'; '.join(missing)}", hint="make status, make up")
-        time.sleep(_SLOW_POLL_S)
-
-
 def drill(plan: Plan, outputs: Mapping[str, Any], number: int, say: Say) -> list[DrillResult]:
     """One run of one case: a result for each load. Raises FleetError, and FaultError where something could not be undone."""
     journal = Journal()
     if all(each.driver.capabilities.on_this_machine for each in plan.fleet.clusters):
-        settle(outputs, say)
+        # A drill before may have left some to start.
+        status.await_models(dict(outputs), say, _SETTLED_S, "make status, make up")
     preflight.check_state(plan, status.gather(dict(outputs)))
     machine = str(here())
     try:

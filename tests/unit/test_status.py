@@ -5,8 +5,7 @@ from typing import Any
 import pytest
 
 from core.errors import FleetError
-from core.progress import Progress
-from operations import bring_up, hub, status
+from operations import hub, status
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from tests.unit import fleets
 from tests.unit.test_fleet import declare
@@ -73,14 +72,14 @@ def fleet(ready: bool, error: str) -> FleetState:
     return FleetState({"placements": placements}, HubState(members={"near": True, "far": ready}), clusters)
 
 
-def test_a_lost_cluster_of_somebody_else_holds_up_no_update(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_lost_cluster_of_somebody_else_holds_up_no_update(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
     monkeypatch.setattr(status, "gather", lambda _: fleet(False, "https://far does not answer"))
-    bring_up.await_models({}, Progress())
-    assert "warning: far is away, its models are not waited for: https://far does not answer" in capsys.readouterr().err
+    status.await_models({}, told.append, 60, "")
+    assert told == ["warning: far is away, its models are not waited for: https://far does not answer"]
 
 
 def test_a_cluster_that_karmada_reaches_and_we_do_not_is_waited_for_and_its_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(status, "gather", lambda _: fleet(True, "nodes is forbidden"))
-    monkeypatch.setattr(bring_up, "_SERVING_TIMEOUT_S", -1)
     with pytest.raises(FleetError, match="chat in far: nodes is forbidden"):
-        bring_up.await_models({}, Progress())
+        status.await_models({}, lambda _: None, -1, "")
