@@ -20,13 +20,13 @@ def tables() -> str:
 
 
 def _rules() -> Iterator[str]:
-    yield "## Rules\n\n| rule | what | why | mend | local |\n|---|---|---|---|---|"
+    yield "## Rules\n\n| rule | what | why | fix | local |\n|---|---|---|---|---|"
     for each in RULES:
         yield _row(f"`{each.name}`", each.title, each.why, each.mend, _local(each))
 
 
 def _local(rule: Rule) -> str:
-    return "told" if rule.local else "not asked"
+    return "advisory" if rule.local else "skipped"
 
 
 def _matrix() -> Iterator[str]:

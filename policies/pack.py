@@ -1,4 +1,4 @@
-"""The rules as policies of Pulumi: which level each has in an environment, what is waived, and what is told.
+"""The rules as policies of Pulumi: which level each has in an environment, what is waived, and what is reported.
 
 All are policies of the stack as a whole: a rule may look at any object, also as clusters get it. What they judge are the inputs
 of resources, and those are told resource by resource: of the stack as a whole the engine tells outputs, and of an object on a hub
@@ -98,8 +98,8 @@ def split(stack: Stack, rule: Rule, found: Sequence[Finding], standing: Sequence
 
 
 def message(rule: Rule, finding: Finding) -> str:
-    """What a preview says below the rule's title: the resource, the reason, the mend."""
-    return f"{finding.text}\nwhy: {rule.why}\nmend: {rule.mend}"
+    """What a preview says below the rule's title: the resource, the reason, the fix."""
+    return f"{finding.text}\nwhy: {rule.why}\nfix: {rule.mend}"
 
 
 @dataclass
@@ -210,7 +210,7 @@ def _tell_waived(view: _View, stack: Stack, standing: Sequence[Waiver], report: 
             report(f"{rule.name}: {finding.text}\nwaived until {waiver.expires}: {waiver.reason}", _urn(stack, finding))
     for each in standing:
         if each not in used:
-            report(f"{each.rule}: nothing of `{each.resource}` breaks it\nmend: take the waiver out of policies/waivers.yaml", None)
+            report(f"{each.rule}: nothing of `{each.resource}` breaks it\nfix: take the waiver out of policies/waivers.yaml", None)
 
 
 def _plain(value: Any) -> Any:

@@ -55,21 +55,21 @@ class Rule:
     mend: str
     check: Check
     local: bool = True
-    """Whether it is asked of a fleet on one machine."""
+    """Whether it is checked for a fleet on one machine."""
 
 
 def of_module(module: ModuleType) -> Rule:
     """The rule of a file in rules/.
 
-    Its docstring has the title in the first paragraph, then paragraphs that begin with `Why:` and `Mend:`; its function is
+    Its docstring has the title in the first paragraph, then paragraphs that begin with `Why:` and `Fix:`; its function is
     `check`; LOCAL is the field of that name. Raises ValueError where a paragraph is missing.
     """
     name = module.__name__.rsplit(".", 1)[-1].replace("_", "-")
     paragraphs = [" ".join(each.split()) for each in (inspect.getdoc(module) or "").split("\n\n")]
-    told = {key: each.removeprefix(f"{key}: ") for each in paragraphs for key in ("Why", "Mend") if each.startswith(f"{key}: ")}
-    if missing := {"Why", "Mend"} - told.keys():
+    told = {key: each.removeprefix(f"{key}: ") for each in paragraphs for key in ("Why", "Fix") if each.startswith(f"{key}: ")}
+    if missing := {"Why", "Fix"} - told.keys():
         raise ValueError(f"policies/rules/{name}: docstring lacks the paragraph `{min(missing)}:`")
-    return Rule(name=name, title=paragraphs[0], why=told["Why"], mend=told["Mend"], check=module.check, local=getattr(module, "LOCAL", True))
+    return Rule(name=name, title=paragraphs[0], why=told["Why"], mend=told["Fix"], check=module.check, local=getattr(module, "LOCAL", True))
 
 
 def findings(rule: Rule, stack: Stack) -> list[Finding]:

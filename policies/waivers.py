@@ -86,7 +86,7 @@ def expired(waivers: Iterable[Waiver], stack: str, today: date) -> Iterator[str]
         if each.stack == stack and each.last_day < today:
             yield (
                 f"waiver of `{each.rule}` for `{each.resource}` expired on {each.expires}; its reason was: {each.reason}\n"
-                "mend: mend the breach and take the waiver out of policies/waivers.yaml, or renew it there"
+                "fix: fix the breach and take the waiver out of policies/waivers.yaml, or renew it there"
             )
 
 

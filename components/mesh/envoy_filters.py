@@ -204,15 +204,15 @@ def _answer(when: Object, kind: str, message: str, status: int, *headers: Object
 
 
 def _refusals() -> list[Object]:
-    """What a caller hears who is not let in. Istio's own answer to one without a token is 403; OpenAI's is 401."""
+    """Answers to callers that are not authenticated. Istio's own answer to one without a token is 403; OpenAI's is 401."""
     kind, challenge = "authentication_error", _header("www-authenticate", "Bearer")
-    no_token = "A token is needed that this front door accepts: Authorization: Bearer <token>."
-    nobody = "The service that knows the callers does not answer."
+    no_token = "Missing or invalid bearer token."
+    unavailable = "Authentication service unavailable."
     return [
         _answer(_details(f"contains('policy[{CALLERS}]')"), kind, no_token, 401, challenge),
         # Envoy says what is wrong with the token.
         _answer(_details("startsWith('jwt_authn_access_denied')"), kind, _SAID, 401),
-        _answer(_details("startsWith('ext_authz_error')"), "authentication_unavailable", nobody, 503),
+        _answer(_details("startsWith('ext_authz_error')"), "authentication_unavailable", unavailable, 503),
         # Whoever refused it speaks for itself.
         {"filter": _flags(*_REFUSED_OUTSIDE), "body_format_override": {"text_format_source": {"inline_string": _SAID}}},
     ]

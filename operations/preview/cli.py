@@ -72,7 +72,7 @@ def _cost(stack: str, base: Preview | None) -> float | None:
 def _told(found: Preview, base: Preview | None) -> Iterator[str]:
     for each in found.violations:
         title, *rest = each.message.split("\n")
-        yield f"[{'refused' if each.mandatory else 'told'}] {each.policy} ({each.resource or 'stack'})\n  {title}"
+        yield f"[{'refused' if each.mandatory else 'advisory'}] {each.policy} ({each.resource or 'stack'})\n  {title}"
         yield from (f"  {line}" for line in rest)
     if base is not None and not (base.errors or found.errors):
         change = difference(base, found)

@@ -80,11 +80,11 @@ def _environment(each: Environment, head: Preview, most: int) -> Iterator[str]:
             yield f"```text\n{error.replace('```', '` ` `')}\n```"
         return
     refusing = [found for found in head.violations if found.mandatory]
-    told = [found for found in head.violations if not found.mandatory]
+    advisory = [found for found in head.violations if not found.mandatory]
     if refusing:
         yield "\n".join(_violations("refused by", refusing))
-    if told:
-        yield _folded(f"{len(told)} told, refusing nothing", "\n".join(_violations("told by", told)))
+    if advisory:
+        yield _folded(f"{len(advisory)} advisory", "\n".join(_violations("advisory", advisory)))
     if each.plan:
         yield _folded("Plan", _unnamed(each.plan.strip()))
     change = each.change
@@ -98,11 +98,11 @@ def _environment(each: Environment, head: Preview, most: int) -> Iterator[str]:
 
 
 def _violations(head: str, found: Sequence[Violation]) -> Iterator[str]:
-    yield f"| {head} | resource | what | mend |\n|---|---|---|---|"
+    yield f"| {head} | resource | what | fix |\n|---|---|---|---|"
     for each in found:
         _, *rest = each.message.split("\n")
-        mend = next((line.removeprefix("mend: ") for line in rest if line.startswith("mend: ")), "")
-        what = " ".join(line for line in rest if not line.startswith(("why: ", "mend: ")))
+        mend = next((line.removeprefix("fix: ") for line in rest if line.startswith("fix: ")), "")
+        what = " ".join(line for line in rest if not line.startswith(("why: ", "fix: ")))
         yield f"| `{each.policy}` | {_cell(each.resource or 'the stack')} | {_cell(what or each.message)} | {_cell(mend)} |"
     yield ""
 
@@ -129,8 +129,8 @@ def _verdict(head: Preview | None) -> str:
     if head.errors:
         return "❌ no preview"
     refusing = sum(each.mandatory for each in head.violations)
-    told = len(head.violations) - refusing
-    return (f"❌ {refusing} refuse" if refusing else "✅ pass") + (f", {told} told" if told else "")
+    advisory = len(head.violations) - refusing
+    return (f"❌ {refusing} refuse" if refusing else "✅ pass") + (f", {advisory} advisory" if advisory else "")
 
 
 def _counts(each: Environment) -> str:

@@ -21,7 +21,7 @@ class Violation:
     resource: str
     """Empty for the stack as a whole."""
     message: str
-    """The rule's title in its first line, then the breach, why, and the mend."""
+    """The rule's title in its first line, then the breach, why, and the fix."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,7 +3,7 @@
 Why: requests leave a dead region at once and meet the replicas that are left; without GPUs for the lost ones they queue until
 callers give up, and the next region goes down under the load.
 
-Mend: add nodes to the pool, shift weights so that regions share what one loses, or lower `replicas`.
+Fix: add nodes to the pool, shift weights so that regions share what one loses, or lower `replicas`.
 """
 
 from collections.abc import Iterator

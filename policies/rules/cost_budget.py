@@ -2,7 +2,7 @@
 
 Why: a pool's upper bound is a promise to pay; an autoscaler keeps it in a night.
 
-Mend: lower `nodes` or `maxNodes`, or raise `monthlyBudget` of the environment in policies/environments.yaml. Prices are those of
+Fix: lower `nodes` or `maxNodes`, or raise `monthlyBudget` of the environment in policies/environments.yaml. Prices are those of
 `fleet plan`: the stack file's `planning.prices`, then the catalogue's.
 """
 

@@ -3,7 +3,7 @@
 Why: a slip in a number of nodes should stop before it is paid; a large step deserves its own look. Asked where the cost before
 the change is known: `fleet preview` hands it over, see docs/policies.md.
 
-Mend: take smaller steps, or raise `monthlyChange` of the environment in policies/environments.yaml for this one.
+Fix: take smaller steps, or raise `monthlyChange` of the environment in policies/environments.yaml for this one.
 """
 
 from collections.abc import Iterator

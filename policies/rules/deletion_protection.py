@@ -3,7 +3,7 @@
 Why: a name changed in a stack file deletes the old cluster with all that runs on it; with protection the engine refuses until
 someone says that it is meant.
 
-Mend: set `protect: true` on the hub and on the cluster in the stack file; to delete one, take it out again and apply, or
+Fix: set `protect: true` on the hub and on the cluster in the stack file; to delete one, take it out again and apply, or
 `pulumi state unprotect` it.
 """
 

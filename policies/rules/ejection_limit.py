@@ -3,7 +3,7 @@
 Why: Istio's default ejects at most 10 percent, which of fewer than ten endpoints is none; a `minHealthPercent` that one ejection
 undercuts sends requests to the ejected again.
 
-Mend: set `maxEjectionPercent: 100` where each endpoint is a region, and leave `minHealthPercent` out.
+Fix: set `maxEjectionPercent: 100` where each endpoint is a region, and leave `minHealthPercent` out.
 """
 
 from collections.abc import Iterator

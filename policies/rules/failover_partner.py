@@ -2,7 +2,7 @@
 
 Why: while its only region is away, every request for the model fails; nothing can be moved to a place that was never made.
 
-Mend: add a cluster of another region to `placement.clusters` of the model. Where law allows one region only, waive the rule.
+Fix: add a cluster of another region to `placement.clusters` of the model. Where law allows one region only, waive the rule.
 """
 
 from collections.abc import Iterator

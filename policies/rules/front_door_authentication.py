@@ -2,7 +2,7 @@
 
 Why: a GPU costs some dollars an hour, and whoever finds the address spends them; vLLM's own `--api-key` leaves paths open.
 
-Mend: say under `frontDoors.authentication` of the stack file who may call: `kind: jwt` with the issuers of tokens, or `kind:
+Fix: say under `frontDoors.authentication` of the stack file who may call: `kind: jwt` with the issuers of tokens, or `kind:
 external` with a service of your own.
 """
 

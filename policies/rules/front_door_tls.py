@@ -2,7 +2,7 @@
 
 Why: prompts and API keys travel in what they send, often across the internet.
 
-Mend: end TLS at the front door or at the load balancer before it, and give `driver.frontDoor.url` as `https://…`.
+Fix: end TLS at the front door or at the load balancer before it, and give `driver.frontDoor.url` as `https://…`.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 Why: a tag can be pushed again; then clusters that pull on different days run different software under one name, and a rollback
 brings back something else.
 
-Mend: add the digest to the reference, `repository:tag@sha256:…`; `runtimes.*.image` and `models[].source` of the stack file
+Fix: add the digest to the reference, `repository:tag@sha256:…`; `runtimes.*.image` and `models[].source` of the stack file
 take it. `crane digest` and `fleet model push` print it.
 """
 

@@ -3,7 +3,7 @@
 Why: what runs beside the weights and the prompts should come from where it is scanned and kept; a public registry may also limit
 or lose an image in the moment of a failover.
 
-Mend: mirror the image and name the mirror, or add the registry to `allowedRegistries` of the environment in
+Fix: mirror the image and name the mirror, or add the registry to `allowedRegistries` of the environment in
 policies/environments.yaml.
 """
 

@@ -2,7 +2,7 @@
 
 Why: a digest says which image runs, a signature says who made it; only an admission policy in the cluster refuses one without.
 
-Mend: declare an ImageValidatingPolicy or ClusterPolicy of Kyverno, or a ClusterImagePolicy of Sigstore's policy-controller, and
+Fix: declare an ImageValidatingPolicy or ClusterPolicy of Kyverno, or a ClusterImagePolicy of Sigstore's policy-controller, and
 let it go to every member; or take `signed` out of the environment in policies/environments.yaml.
 """
 

@@ -3,7 +3,7 @@
 Why: an alert at night needs someone to call, a bill someone to pay; objects without the labels are in no dashboard and in nobody's
 clean-up.
 
-Mend: set `owner` of the model in the stack file; give objects beside the fleet the labels `app.kubernetes.io/part-of` and
+Fix: set `owner` of the model in the stack file; give objects beside the fleet the labels `app.kubernetes.io/part-of` and
 `app.kubernetes.io/component`, and a PropagationPolicy of a model `inference-fleet.dev/owner`.
 """
 

@@ -4,7 +4,7 @@ Why: Karmada itself only keeps new work away from a lost cluster. Without a Clus
 second condition a cluster that came back stays excluded. The feature gate Failover, which both need, is opened by this program's
 installer of Karmada; where Karmada is installed otherwise it cannot be seen from here.
 
-Mend: declare a ClusterTaintPolicy with the key of the toleration, effect NoExecute, that is added when Ready is not True and
+Fix: declare a ClusterTaintPolicy with the key of the toleration, effect NoExecute, that is added when Ready is not True and
 removed when it is; tolerate the taint for a time in every PropagationPolicy with `failover.cluster`.
 """
 

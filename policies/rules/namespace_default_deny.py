@@ -3,7 +3,7 @@
 Why: a pod that was taken over should reach neither other models nor the metadata service of its cloud; vLLM answers more on its
 port than callers may ask.
 
-Mend: the program denies by default in the namespace of its models. For pods that serve elsewhere, declare a NetworkPolicy with an
+Fix: the program denies by default in the namespace of its models. For pods that serve elsewhere, declare a NetworkPolicy with an
 empty podSelector and both policyTypes there and let it go to every member; allow what is needed in policies of their own.
 """
 

@@ -2,7 +2,7 @@
 
 Why: Istio's locality failover does nothing without it, and says nothing: all requests for a dead region go on to it.
 
-Mend: set `trafficPolicy.outlierDetection` in the DestinationRule of the host.
+Fix: set `trafficPolicy.outlierDetection` in the DestinationRule of the host.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 Why: an override is applied after every check, in the cluster. One that cannot be worked out here could put in anything: an image
 without a digest, a privileged container.
 
-Mend: use `plaintext` with paths of fields, in place of the overriders for images, commands, arguments and parts of texts.
+Fix: use `plaintext` with paths of fields, in place of the overriders for images, commands, arguments and parts of texts.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 Why: whoever may read a ConfigMap or a pod reads it, on the hub and on every member; environment variables also show in crash
 reports and in the processes that a server starts.
 
-Mend: keep it in a secret store, let an operator such as External Secrets write the Secret in each member, and mount it as a file.
+Fix: keep it in a secret store, let an operator such as External Secrets write the Secret in each member, and mount it as a file.
 Change a secret that was pushed in plain text: it is known.
 """
 

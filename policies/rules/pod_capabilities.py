@@ -2,7 +2,7 @@
 
 Why: serving a model needs none of the kernel's special rights, and most escapes from a container need one.
 
-Mend: set `capabilities: {drop: [ALL]}` and `seccompProfile: {type: RuntimeDefault}` in the securityContext.
+Fix: set `capabilities: {drop: [ALL]}` and `seccompProfile: {type: RuntimeDefault}` in the securityContext.
 """
 
 from collections.abc import Iterator

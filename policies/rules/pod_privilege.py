@@ -3,7 +3,7 @@
 Why: a privileged container, a namespace of the host or a path of it is the node, with the GPUs and the secrets of every model
 on it.
 
-Mend: take the field out; what needs the driver asks for `nvidia.com/gpu`, what needs a folder mounts a volume of its own.
+Fix: take the field out; what needs the driver asks for `nvidia.com/gpu`, what needs a folder mounts a volume of its own.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 Why: without readiness a replica gets requests while it loads; without a startup probe the kubelet takes a slow load for a
 failure, and restarts it for ever.
 
-Mend: declare readinessProbe and startupProbe on the container that answers.
+Fix: declare readinessProbe and startupProbe on the container that answers.
 """
 
 from collections.abc import Iterator

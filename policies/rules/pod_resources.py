@@ -3,7 +3,7 @@
 Why: a pod without requests is placed anywhere and killed first; memory without a limit takes the node along. KServe puts 1 CPU and
 2 GiB where nothing is said, which no model fits in. Kubernetes refuses GPUs that differ, but only when the pod is made.
 
-Mend: set `resources.requests` and `resources.limits` with cpu and memory; GPUs in both, equal.
+Fix: set `resources.requests` and `resources.limits` with cpu and memory; GPUs in both, equal.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 Why: what breaks in cannot change the software that is started next. Pods with GPUs are excepted: NVIDIA's hook writes the links to
 the driver's libraries into their root before they start.
 
-Mend: set `readOnlyRootFilesystem: true` and mount an emptyDir where files are written.
+Fix: set `readOnlyRootFilesystem: true` and mount an emptyDir where files are written.
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 Why: a hole in what parses prompts and weights should end in a user that owns nothing.
 
-Mend: set `runAsNonRoot: true`, a numeric `runAsUser` above 0 and `allowPrivilegeEscalation: false` in the container's
+Fix: set `runAsNonRoot: true`, a numeric `runAsUser` above 0 and `allowPrivilegeEscalation: false` in the container's
 securityContext.
 """
 

@@ -3,7 +3,7 @@
 Why: a wildcard also allows what is installed next year, Secrets and impersonation included; an account that leaks should be
 worth what its task needs.
 
-Mend: name apiGroups, resources and verbs, and by resourceNames what may be bound, escalated or impersonated; bind
+Fix: name apiGroups, resources and verbs, and by resourceNames what may be bound, escalated or impersonated; bind
 a role of the task's own to one service account.
 """
 

@@ -3,7 +3,7 @@
 Why: a placement within the law is worth nothing when the mesh sends requests out of it, or weights come from outside. Front doors
 are not judged: which one a caller uses is the caller's choice.
 
-Mend: keep placement and routes of the model to clusters of its `placement.jurisdictions`; name the law of its store under
+Fix: keep placement and routes of the model to clusters of its `placement.jurisdictions`; name the law of its store under
 `storage` of the environment in policies/environments.yaml, or move the weights.
 """
 

@@ -4,7 +4,7 @@ Why: vLLM ends at its start for an argument that it does not know, when the weig
 pod has, the others idle. Models of the stack file are checked before; this is about everything beside and over them, such as
 override policies.
 
-Mend: correct the flag as the message says; `vllm serve --help=all` of the version lists them.
+Fix: correct the flag as the message says; `vllm serve --help=all` of the version lists them.
 """
 
 import json

@@ -3,7 +3,7 @@
 Why: a cloud takes spot nodes back within minutes, and all of one type at once; a pool that knows no other way stays empty for as
 long as that lasts.
 
-Mend: add `on-demand` or `reserved` after `spot` in `capacityTypes` of the pool, or give the cluster another pool of the type.
+Fix: add `on-demand` or `reserved` after `spot` in `capacityTypes` of the pool, or give the cluster another pool of the type.
 """
 
 from collections.abc import Iterator

@@ -3,7 +3,7 @@
 Why: a replica that is restarted in the middle of its load begins again, and never answers; it shows first in a failover, when
 storage is slow because every replica loads at once.
 
-Mend: raise `runtimes.*.startupSeconds`, or correct `runtime.loadSeconds` of the model. A model without loadSeconds is taken to read
+Fix: raise `runtimes.*.startupSeconds`, or correct `runtime.loadSeconds` of the model. A model without loadSeconds is taken to read
 its weights at 500 MB/s, as 16-bit numbers where no quantization is set.
 """
 

@@ -3,7 +3,7 @@
 Why: moving a model costs a load elsewhere, and the GPUs for it. A cluster that is back before the load would have ended was left
 for nothing, and with several models the loads slow each other down.
 
-Mend: raise `placement.evictAfterSeconds` of the model above its `runtime.loadSeconds`; requests do not wait for it, they leave a
+Fix: raise `placement.evictAfterSeconds` of the model above its `runtime.loadSeconds`; requests do not wait for it, they leave a
 dead region in milliseconds.
 """
 

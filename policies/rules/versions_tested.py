@@ -3,7 +3,7 @@
 Why: Karmada, KServe, Istio and vLLM break each other in fields and flags, and it shows in a failover. `fleet versions` shows
 where a stack stands, and the next step that was tested.
 
-Mend: go to versions of a row of policies/compatibility.toml, or run the tests with yours and add a row; name the versions of
+Fix: go to versions of a row of policies/compatibility.toml, or run the tests with yours and add a row; name the versions of
 clusters that stand already under `driver.versions`, and leave the tag beside the digest of an image.
 """
 

@@ -324,13 +324,13 @@ def test_a_caller_with_a_token_is_served_and_the_token_stays_at_the_door(mesh: M
 @pytest.mark.parametrize(
     ("headers", "says"),
     [
-        (lambda _: {}, "A token is needed"),
+        (lambda _: {}, "Missing or invalid bearer token"),
         (lambda _: {"authorization": "Bearer none"}, "Jwt"),
         (lambda _: {"authorization": f"Bearer {Issuer().token()}"}, "verification fails"),
         (lambda issuer: {"authorization": f"Bearer {issuer.token(exp=int(time.time()) - 600)}"}, "expired"),
         (lambda issuer: {"authorization": f"Bearer {issuer.token(aud='billing')}"}, "Audiences"),
         (lambda issuer: {"authorization": f"Bearer {issuer.token(iss='https://elsewhere.test/')}"}, "issuer"),
-        (lambda issuer: {"x-api-key": issuer.token()}, "A token is needed"),
+        (lambda issuer: {"x-api-key": issuer.token()}, "Missing or invalid bearer token"),
     ],
     ids=["none", "nonsense", "another key", "expired", "for another service", "of another issuer", "in another header"],
 )

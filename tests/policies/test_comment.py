@@ -19,9 +19,9 @@ from operations.preview.result import Preview, Violation, difference, read
 _TYPE = "kubernetes:serving.kserve.io/v1beta1:InferenceService"
 _ISVC = f"{_TYPE} chat-isvc"
 _REFUSED = Violation(
-    policy="image-by-digest", mandatory=True, resource="chat-isvc", message="Title.\nimage has no digest, got: `a|b:1`\nwhy: tags move\nmend: add it"
+    policy="image-by-digest", mandatory=True, resource="chat-isvc", message="Title.\nimage has no digest, got: `a|b:1`\nwhy: tags move\nfix: add it"
 )
-_TOLD = Violation(policy="front-door-authentication", mandatory=False, resource="", message="Title.\nnobody asks\nwhy: money\nmend: ask")
+_TOLD = Violation(policy="front-door-authentication", mandatory=False, resource="", message="Title.\nnobody asks\nwhy: money\nfix: ask")
 _BASE = Preview(stack="prod", spec={}, resources={_ISVC: {"spec": {"replicas": 2, "image": "a:1"}}, "old thing": {}})
 _HEAD = Preview(stack="prod", spec={}, resources={_ISVC: {"spec": {"replicas": 3, "image": "a:1"}}, "new thing": {}}, violations=(_REFUSED, _TOLD))
 
@@ -30,10 +30,10 @@ def said(*environments: Environment) -> str:
     return comment.text(environments)
 
 
-def test_it_says_who_refuses_what_and_how_it_is_mended() -> None:
+def test_it_says_who_refuses_what_and_how_it_is_fixed() -> None:
     text = said(Environment(name="prod", head=_HEAD, base=_BASE))
     assert text.startswith(f"{MARK}\n## Fleet preview: refused for prod\n")
-    assert "| prod | ❌ 1 refuse, 1 told | 1 added, 1 changed, 1 removed |" in text
+    assert "| prod | ❌ 1 refuse, 1 advisory | 1 added, 1 changed, 1 removed |" in text
     assert "| `image-by-digest` | chat-isvc | image has no digest, got: `a\\|b:1` | add it |" in text
     assert "| `front-door-authentication` | the stack | nobody asks | ask |" in text
 
@@ -67,7 +67,7 @@ def test_a_plan_is_shown_where_there_is_one() -> None:
 
 def test_text_of_a_pull_request_names_nobody_and_opens_no_tag() -> None:
     rude = Violation(
-        policy="residency", mandatory=True, resource="@everyone", message="Title.\n<img src=x> @platform-team [the mend](https://evil.example)\nmend: no"
+        policy="residency", mandatory=True, resource="@everyone", message="Title.\n<img src=x> @platform-team [the fix](https://evil.example)\nfix: no"
     )
     text = said(Environment(name="prod", head=replace(_HEAD, violations=(rude,))))
     assert "@everyone" not in text
@@ -78,7 +78,7 @@ def test_text_of_a_pull_request_names_nobody_and_opens_no_tag() -> None:
 
 
 def test_a_digest_can_be_copied_from_it() -> None:
-    tag = Violation(policy="image-registry", mandatory=True, resource="chat-isvc", message="Title.\ngot: `host/a:1@sha256:0123`\nmend: no")
+    tag = Violation(policy="image-registry", mandatory=True, resource="chat-isvc", message="Title.\ngot: `host/a:1@sha256:0123`\nfix: no")
     assert "`host/a:1@sha256:0123`" in said(Environment(name="prod", head=replace(_HEAD, violations=(tag,))))
 
 

@@ -103,7 +103,7 @@ def test_a_waiver_covers_nothing_else(field: str) -> None:
 
 def test_a_waiver_that_is_of_no_use_is_told() -> None:
     said, levels = asked(changes.read(AMERICAS), {**_OURS, "waivers": {"waivers": [_WAIVER]}})
-    assert said[pack.WAIVED] == ["failover-partner: nothing of `llama-3-8b-isvc` breaks it\nmend: take the waiver out of policies/waivers.yaml"]
+    assert said[pack.WAIVED] == ["failover-partner: nothing of `llama-3-8b-isvc` breaks it\nfix: take the waiver out of policies/waivers.yaml"]
     assert refused(said, levels) == set()
 
 
@@ -114,7 +114,7 @@ def test_an_expired_waiver_fails_even_where_the_breach_is_gone() -> None:
     said, levels = asked(changes.read(AMERICAS), files, _DAY_AFTER)
     assert refused(said, levels) == {pack.FILES}
     assert "waiver of `failover-partner` for `llama-3-8b-isvc` expired on 2027-03-31" in said[pack.FILES][0]
-    assert "mend: " in said[pack.FILES][0]
+    assert "fix: " in said[pack.FILES][0]
 
 
 def test_a_waiver_of_an_unknown_rule_is_an_error_that_names_the_rules() -> None:

@@ -76,7 +76,7 @@ def test_a_bad_change_is_refused_by_its_rule_alone(tried: Tried, change: Change)
     found = tried(change.stack, changes.edited(change), change.objects)
     assert _refusing(found) == {change.rule}, found.errors
     said = [each for each in found.violations if each.policy == change.rule]
-    assert any(change.told in each.message and "\nwhy: " in each.message and "\nmend: " in each.message for each in said)
+    assert any(change.told in each.message and "\nwhy: " in each.message and "\nfix: " in each.message for each in said)
     assert change.about in {each.resource or "stack" for each in said}
     assert not found.errors
 

@@ -53,9 +53,9 @@ def inline(text: str) -> list[str]:
 
 
 def is_path(token: str) -> bool:
-    if not re.fullmatch(r"[\w./*-]+", token) or token.startswith(("/", "~", "-", ".")) or token in MADE or token.split("/")[-1] in MADE:
+    if not re.fullmatch(r"[\w./*-]+", token) or token.startswith(("/", "~", "-", ".")) or token in MADE or PurePosixPath(token).name in MADE:
         return False
-    return PurePosixPath(token).suffix in ENDINGS or (token.split("/")[0] in tops() and "/" in token)
+    return PurePosixPath(token).suffix in ENDINGS or ("/" in token and PurePosixPath(token).parts[0] in tops())
 
 
 def exists(token: str, page: Path) -> bool:
@@ -133,7 +133,8 @@ def test_python_modules_can_be_run(page: Path) -> None:
         if name.split(".")[0] not in tops():
             continue
         spec = importlib.util.find_spec(name)
-        assert spec and spec.origin, f"{ids(page)}: python -m {name}"
+        assert spec is not None, f"{ids(page)}: python -m {name}"
+        assert spec.origin is not None, f"{ids(page)}: python -m {name}"
         source = Path(spec.origin)
         runnable = source.with_name("__main__.py").exists() if source.name == "__init__.py" else '__name__ == "__main__"' in source.read_text()
         assert runnable, f"{ids(page)}: {name} is no program"
