@@ -1,4 +1,4 @@
-# A thin door: every target is one command that can be run without make.
+# Every target is one command that can be run without make.
 PYTHON ?= python3
 STACK ?= local
 MODEL ?= tiny-chat
@@ -48,7 +48,7 @@ lint: ## style and types
 	@.venv/bin/pyright
 	@.venv/bin/lint-imports --no-logo
 
-fix: ## let the linter mend what it can
+fix: ## let the linter fix what it can
 	@.venv/bin/ruff check --fix .
 	@.venv/bin/ruff format .
 
@@ -69,7 +69,7 @@ image-test: setup ## build the CPU variant, push, pull and run it as an arbitrar
 bench-up: setup ## seconds and memory per stage of `make up`, as a table and JSON
 	@$(FLEET) bench up
 
-bench-gateway: setup ## what the doors and the stream relay of the running fleet cost a request, as a table and JSON
+bench-gateway: setup ## what the gateways and the stream relay of the running fleet add to a request, as a table and JSON
 	@$(FLEET) bench gateway
 
 bench-drill: setup ## every drill three times with mock engines, published settings beside ours: one table

@@ -169,7 +169,7 @@ class Fleet(pulumi.ComponentResource):
             name,
             # The hub holds what this program declares. An object that an interrupted run made is taken over, not an error.
             upsert_existing_objects=True,
-            # ConfigMaps change in place: pods mount the engine guard's.
+            # ConfigMaps change in place: pods mount the engine watchdog's.
             enable_config_map_mutable=True,
             kubeconfig=cluster.kubeconfig,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[karmada.ready], deleted_with=gone_with),

@@ -25,7 +25,7 @@ from toolchain import paths
 
 # How long models may take from `pulumi up` to their last replica: vLLM imports for most of a minute on two busy cores.
 _SERVING_TIMEOUT_S = 600.0
-# From the readiness of a model until front doors use it: some deep checks, and the way of the routes to the gateways.
+# From the readiness of a model until front doors use it: some active health checks, and the way of the routes to the gateways.
 _IN_USE_S = 20.0
 
 
@@ -52,7 +52,7 @@ def _claim(stack: str) -> None:
 def _first_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
     """(model, base URL) of the first of `models` that answers a chat completion through its front door.
 
-    A model that has just become ready is in use once the deep checks of the front door have seen it.
+    A model that has just become ready is in use once the active health checks of the front door have seen it.
     """
     deadline = time.monotonic() + _IN_USE_S
     while True:

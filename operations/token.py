@@ -10,7 +10,7 @@ from core.errors import FleetError
 
 def add_option(command: argparse.ArgumentParser) -> None:
     # A file: arguments and the environment of a process are seen by others.
-    command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token or API key that front doors ask for, one line")
+    command.add_argument("--token-file", type=Path, metavar="FILE", help="holds the token or API key for the front doors, one line")
 
 
 def read(file: Path | None) -> str:
@@ -35,7 +35,7 @@ def asked_for(outputs: Mapping[str, Any]) -> str:
 def require(outputs: Mapping[str, Any], token: str) -> None:
     """Raises FleetError where the front doors of the stack ask who calls and no token is at hand."""
     if (asked := asked_for(outputs)) and not token:
-        raise FleetError(f"the front doors of this stack ask who calls (`frontDoors.authentication`, kind `{asked}`)", hint="--token-file FILE")
+        raise FleetError(f"the front doors of this stack require authentication (`frontDoors.authentication`, kind `{asked}`)", hint="--token-file FILE")
 
 
 def headers(token: str) -> dict[str, str]:

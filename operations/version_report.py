@@ -33,7 +33,7 @@ def _described(site: Site) -> dict[str, Any]:
 
 
 def lines(sites: Sequence[Site]) -> Iterator[str]:
-    """What is printed. Clusters with the same versions are told together."""
+    """What is printed. Clusters with the same versions are listed together."""
     groups: dict[tuple[Any, ...], list[Site]] = {}
     for each in sites:
         groups.setdefault((each.serves, *each.versions.items()), []).append(each)
@@ -47,12 +47,12 @@ def _site(site: Site) -> Iterator[str]:
     wrong = row.differs(site.versions)
     width = max(map(len, COMPONENTS.values()))
     for name, title in COMPONENTS.items():
-        told = site.versions[name] or ("not told" if site.serves or name != "vllm" else "serves no model")
+        told = site.versions[name] or ("unknown" if site.serves or name != "vllm" else "serves no model")
         yield f"{title:{width}}  {told}" + (f"   tested: {row.versions[name]}" if name in wrong else "")
     if wrong:
         yield f"not tested together; the nearest row differs in {', '.join(COMPONENTS[name] for name in wrong)}"
     elif site.unknown:
-        yield f"cannot be judged: nobody told the version of {', '.join(COMPONENTS[name] for name in site.unknown)}"
+        yield f"cannot be judged: unknown version of {', '.join(COMPONENTS[name] for name in site.unknown)}"
     else:
         yield "tested together:" if row.ran else "tested in part only, never run together:"
         yield from (f"  {each.when}  {each.what} ({each.how})" for each in row.tests)

@@ -1,4 +1,4 @@
-"""What a failover of each model costs at worst, from its stack file: the promise that objectives are checked against.
+"""What a failover of each model costs at worst, from its stack file: the worst case that objectives are checked against.
 
 The arithmetic is planning/failover_time.py; this module hands it the numbers of a fleet and shows what comes back. It
 declares no resource.
@@ -141,7 +141,7 @@ def _named(parts: Parts) -> dict[str, float]:
 
 
 def rounded_up(seconds: float) -> str:
-    """A promise that is shown must not be shorter than the one that is meant."""
+    """Rounded up: a bound that is shown must not be shorter than the computed one."""
     digits = 3 if seconds < 1 else 1 if seconds < 10 else 0
     return f"{math.ceil(seconds * 10**digits - _HAIR) / 10**digits:g}"
 

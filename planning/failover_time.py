@@ -1,6 +1,6 @@
 """How long a failover takes at worst, from the declared numbers alone: for requests, and for capacity.
 
-What is computed is a promise: a measurement may stay below it and must never exceed it. Every promise is a sum of parts,
+What is computed is an upper bound: a measurement may stay below it and must never exceed it. Every bound is a sum of parts,
 each with its formula. Durations are seconds. Who acts in which case is docs/decisions/0009; docs/failover-budget.md
 explains the parts and works an example.
 
@@ -26,13 +26,13 @@ from specs.failover import CapacityFailoverSpec, RequestFailoverSpec
 
 # Envoy stretches every interval between PINGs by a random part, of at most this share, where nothing else is configured.
 PING_JITTER = 0.15
-# The same of the interval between deep checks, as components/mesh/envoy_filters.py asks for.
+# The same of the interval between active health checks, as components/mesh/envoy_filters.py asks for.
 CHECK_JITTER = 0.1
 # Envoy doubles the range of the random wait with each retry, up to this multiple of its base.
 _BACKOFF_LIMIT = 10
 # Allowance: what a busy proxy itself takes to notice, choose and connect. Not a timer; the drill measures it.
 WORK = 0.1
-# How often the engine guard looks at its engine: once a second, or four times within a short limit (`_look_on` in
+# How often the engine watchdog looks at its engine: once a second, or four times within a short limit (`_look_on` in
 # runtime_image/engine_guard.py).
 _GUARD_LOOK = 1.0
 _GUARD_LOOKS = 4
@@ -123,7 +123,7 @@ class Case:
     """Until the error answer, where no region can serve."""
     failed: int | None = 0
     """Requests lost before their first token; None where they fail as long as the fault lasts."""
-    fails: str = "none while another region has room"
+    fails: str = "none while another region has free capacity"
 
 
 def total(parts: Iterable[Part]) -> float:
@@ -141,7 +141,7 @@ def ping_detection(numbers: Requests) -> float:
 
 
 def check_detection(threshold: int, interval: float, timeout: float) -> float:
-    """Until deep checks without an answer make a front door leave a region: I + (N - 1)(T + I) + T."""
+    """Until active health checks without an answer make a front door leave a region: I + (N - 1)(T + I) + T."""
     return threshold * (interval * (1 + CHECK_JITTER) + timeout)
 
 
@@ -205,7 +205,7 @@ def _gap(numbers: Requests) -> Part:
 
 def _next_check(numbers: Requests) -> Part:
     return Part(
-        name="deep check",
+        name="active health check",
         seconds=numbers.spec.health_interval_seconds * (1 + CHECK_JITTER) + numbers.round_trip,
         why="healthInterval x 1.1 + roundTrip: the next check is answered with an error",
     )
@@ -220,9 +220,9 @@ def _elsewhere(numbers: Requests, *noticed: Part) -> Parts:
 
 
 def _silent_left(numbers: Requests, found: Part) -> Parts:
-    """A request finds out, or a deep check: whichever is sooner."""
+    """A request finds out, or an active health check: whichever is sooner."""
     check = Part(
-        name="deep check",
+        name="active health check",
         seconds=check_detection(numbers.spec.unhealthy_threshold, numbers.spec.health_interval_seconds, numbers.spec.health_timeout_seconds),
         why="unhealthyThreshold x (healthInterval x 1.1 + healthTimeout)",
     )
@@ -234,7 +234,7 @@ def _back(numbers: Requests, *, silent: bool) -> Parts:
     """A check of a silent region may be under way and fail yet; one of a dead region fails at once."""
     wait = Part(name="check under way", seconds=numbers.spec.health_timeout_seconds, why="healthTimeout: of a check that began before the region was healthy")
     checks = Part(
-        name="deep checks",
+        name="active health checks",
         seconds=numbers.spec.healthy_threshold * (numbers.spec.health_interval_seconds * (1 + CHECK_JITTER) + numbers.round_trip),
         why="healthyThreshold x (healthInterval x 1.1 + roundTrip)",
     )
@@ -269,20 +269,20 @@ def _drain(numbers: Requests, back: Parts) -> Case:
     left = (_next_check(numbers), _WORK)
     if numbers.regions < 2:
         return Case(name="drain", added=None, left=left, back=back, refused=(_WORK,), failed=None, fails="new requests until the drain ends")
-    return Case(name="drain", left=left, back=back, fails="none: what is under way ends")
+    return Case(name="drain", left=left, back=back, fails="none: requests in flight complete")
 
 
 def _gateway(numbers: Requests) -> Case:
     refused = _round_trip("notice", numbers, "the dead door refuses the connection")
     connection = _round_trip("connection", numbers, "a new connection to another door")
-    return Case(name="gateway", added=(refused, connection, _WORK), fails="none of a caller that goes to another door; of others all until the door is back")
+    return Case(name="gateway", added=(refused, connection, _WORK), fails="none of clients that use another front door; all of the others until it is back")
 
 
 def _all_down(name: str, numbers: Requests, found: Part) -> Case:
     """The first requests try in vain; afterwards each region is known to be away, and the answer is immediate."""
     tried = Part(name=found.name, seconds=numbers.attempts * found.seconds, why=f"attempts x ({found.why})")
     refused = (tried, _backoff(numbers, numbers.attempts - 1), _WORK)
-    return Case(name=name, added=None, refused=refused, failed=None, fails="every request; the first ones learn it by trying, later ones at once")
+    return Case(name=name, added=None, refused=refused, failed=None, fails="every request: the first ones after trying each region, later ones at once")
 
 
 def restore(numbers: Capacity, *, silent: bool) -> Parts:

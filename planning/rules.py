@@ -230,15 +230,15 @@ def failover_numbers_fit(fleet: FleetSpec) -> Iterator[Problem]:
         if value < there_and_back:
             yield Problem((*path, name), rule, value, f"{why}: set {there_and_back} or more")
     if numbers.health_timeout_seconds * 1000 < there_and_back:
-        hint = f"a healthy region answers a deep check after a round trip and more: set {there_and_back / 1000:g} or more"
+        hint = f"a healthy region answers an active health check after a round trip and more: set {there_and_back / 1000:g} or more"
         yield Problem((*path, "healthTimeoutSeconds"), rule, _number(numbers.health_timeout_seconds), hint)
     if numbers.health_timeout_seconds > numbers.health_interval_seconds:
         rule = f"must not exceed `healthIntervalSeconds`, which is {numbers.health_interval_seconds:g}"
-        hint = "the next deep check waits for the last one: a longer interval says the same"
+        hint = "the next active health check waits for the last one: a longer interval says the same"
         yield Problem((*path, "healthTimeoutSeconds"), rule, _number(numbers.health_timeout_seconds), hint)
     found = failover_time.check_detection(numbers.unhealthy_threshold, numbers.health_interval_seconds, numbers.health_timeout_seconds)
     if numbers.ejection_seconds <= found:
-        rule = f"must exceed the {found:g} s after which deep checks find a silent region"
+        rule = f"must exceed the {found:g} s after which active health checks find a silent region"
         hint = "shorter, and requests are risked on a dead region again: raise it, or lower `unhealthyThreshold`"
         yield Problem((*path, "ejectionSeconds"), rule, _number(numbers.ejection_seconds), hint)
     streams = fleet.failover.streams
@@ -321,7 +321,7 @@ def _restore_problems(path: Path, wanted: float, promise: failover_budget.Promis
             "add a cluster of another region, or leave the objective out",
         )
     elif not promise.load_known:
-        rule = "needs `runtime.loadSeconds`: without the time to load the model nothing can be promised"
+        rule = "needs `runtime.loadSeconds`: without the time to load the model there is no upper bound"
         yield Problem(path, rule, _number(wanted), "declare the longest time from a replica's place on a node until it answers")
     elif failover_time.total(promise.worst_restore) > wanted:
         yield _too_long(path, wanted, promise.worst_restore, "with a region that does not answer")
@@ -421,7 +421,7 @@ def quotas_suffice(fleet: FleetSpec) -> Iterator[Problem]:
         bound = [(cluster.name, pool) for cluster in fleet.clusters for pool in cluster.gpu_pools if quota.binds(cluster, pool)]
         standing = sum(pool.least_nodes * pool.gpus_per_node for _, pool in bound)
         path: Path = ("planning", "quotas", at, "gpus")
-        hint = "ask the provider for more, or make the pools or `replicas` smaller"
+        hint = "request a higher quota, or make the pools or `replicas` smaller"
         if standing > quota.gpus:
             yield Problem(path, f"must be at least {standing}, the GPUs of the nodes that its pools have in any case", quota.gpus, hint)
         elif left := sum(short[place] for place in {(name, pool.accelerator) for name, pool in bound}):

@@ -1,7 +1,7 @@
 """The rules as policies of Pulumi: which level each has in an environment, what is waived, and what is reported.
 
 All are policies of the stack as a whole: a rule may look at any object, also as clusters get it. What they judge are the inputs
-of resources, and those are told resource by resource: of the stack as a whole the engine tells outputs, and of an object on a hub
+of resources, and those are passed resource by resource: of the stack as a whole the engine passes outputs, and of an object on a hub
 that does not exist yet there are none.
 """
 
@@ -44,7 +44,7 @@ NOTED = "declared"
 FILES = "policy-files"
 WAIVED = "waived"
 
-# The rule that is told by configuration what the stack costs before the change, and the key.
+# The rule that gets the cost of the stack before the change by configuration, and the key.
 COST_CHANGE, DEPLOYED_COST = "cost-change", "deployedMonthlyCost"
 
 
@@ -61,7 +61,7 @@ class Ground:
 
 
 def ground(stack: str, today: date, files: Mapping[str, Any] | None = None) -> Ground:
-    """Settings and waivers of `stack`. A file with errors counts as empty, and the errors are told: nothing gets looser by one.
+    """Settings and waivers of `stack`. A file with errors counts as empty, and the errors are reported: nothing gets looser by one.
 
     `files`: contents of `environments` and `waivers`, instead of the files of those names.
     """

@@ -20,7 +20,7 @@ class Settings(Spec):
     """What one environment is held to."""
 
     kind: Literal["local", "development", "production"] = "production"
-    """`production`: a breach fails the preview. `development`: it is told. `local`: told too, and rules about what one machine
+    """`production`: a breach fails the preview. `development`: it is advisory. `local`: advisory too, and rules about what one machine
     has not are left out."""
     allowed_registries: tuple[Annotated[str, Field(min_length=1)], ...] = ()
     """Where images may come from: hosts with or without a path, such as `registry.example.com/llm`. None are allowed without."""

@@ -53,7 +53,7 @@ class JwtAuthenticationSpec(Spec):
 
 
 class ExternalAuthenticationSpec(Spec):
-    """A service of one's own decides, by Envoy's ext_authz; for API keys, for example. Where it is away, nobody gets in."""
+    """A service of one's own decides, by Envoy's ext_authz; for API keys, for example. While it is unavailable, every request is refused."""
 
     kind: Literal["external"]
     provider: Annotated[str, Field(min_length=1)]

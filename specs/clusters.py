@@ -9,7 +9,7 @@ from specs.types import ClusterName, Jurisdiction, LatencyClass, Locality
 
 
 class HubSpec(Spec):
-    """The cluster that holds Karmada. It runs no model and stands in no request's way."""
+    """The cluster that holds Karmada. It runs no model and is not on the request path."""
 
     name: ClusterName = "hub"
     driver: ClusterDriver

@@ -1,7 +1,7 @@
-"""How fast the fleet leaves a region that fails: one set of numbers for the mesh, for Karmada and for the planner.
+"""How fast the fleet fails over from a region: one set of numbers for the mesh, for Karmada and for the planner.
 
 Two different things happen. The mesh moves requests within a second or two; Karmada moves capacity within minutes.
-Karmada is never in the way of a request.
+Karmada is never on the request path.
 """
 
 from typing import Annotated
@@ -15,10 +15,10 @@ Milliseconds = Annotated[int, Field(ge=1)]
 
 
 class RequestFailoverSpec(Spec):
-    """How a front door leaves a regional gateway that does not answer, and how it comes back."""
+    """How a front door ejects a regional gateway that does not answer, and takes it back."""
 
     round_trip_milliseconds: Milliseconds = 100
-    """The longest round trip between two regions. It changes nothing; promises are computed with it, and timeouts are
+    """The longest round trip between two regions. It configures nothing; worst cases are computed with it, and timeouts are
     checked against it."""
     connect_timeout_milliseconds: Milliseconds = 500
     """For a new connection to another region: at least twice the round trip. Istio's own default is 10 s."""
@@ -27,21 +27,21 @@ class RequestFailoverSpec(Spec):
     elsewhere; without it they hang until callers give up."""
     ping_timeout_milliseconds: Milliseconds = 500
     gateway_errors: Annotated[int, Field(ge=1)] = 3
-    """Answers 502, 503 or 504 in a row before a region is left alone."""
+    """Consecutive answers 502, 503 or 504 before a region is ejected."""
     ejection_seconds: Seconds = 30
-    """How long a failing region is left alone at most before a request is risked on it. Long, as it is the deep check that
+    """The longest ejection of a failing region before a request is tried on it again. Long, as it is the active health check that
     brings a region back: it ends an ejection at once when it succeeds."""
     health_interval_seconds: Seconds = 1
-    """Between two deep checks of one model in one region, by each front door."""
+    """Between two active health checks of one model in one region, by each front door."""
     health_timeout_seconds: Seconds = 1
-    """A deep check that takes longer failed. A busy region answers late; a frozen one is found by PINGs long before."""
+    """An active health check that takes longer failed. A busy region answers late; a frozen one is found by PINGs long before."""
     unhealthy_threshold: Annotated[int, Field(ge=1)] = 3
-    """Deep checks without an answer before a region is left. One that is answered with an error counts at once."""
+    """Consecutive active health checks without an answer before a region is ejected. One that is answered with an error counts at once."""
     healthy_threshold: Annotated[int, Field(ge=1)] = 2
-    """Deep checks in a row before a region gets requests again."""
+    """Consecutive successful active health checks before a region gets requests again."""
     stall_seconds: Seconds = 8
-    """An engine with requests under way that computes nothing for this long is taken for hung: its requests are given back,
-    to be sent elsewhere, and the deep check fails until it computes again."""
+    """An engine with requests under way that computes nothing for this long counts as hung: its requests are refused with 503, so that they are retried
+    elsewhere, and the active health check fails until it computes again."""
     body_buffer_bytes: Annotated[int, Field(ge=1024)] = 16 * 1024 * 1024
     """The largest request that can be sent again elsewhere; a larger one is sent once. Envoy's own limit is 1 MiB."""
     backoff_milliseconds: Milliseconds = 5

@@ -41,7 +41,7 @@ class PlacementBase(Spec):
     1 accepts that the model is away while its region is."""
     standby: Literal["hot", "warm", "cold"] | None = None
     """What is ready for the loss of a region. `hot`: replicas that run elsewhere answer the whole load. `warm`: nodes that run
-    have room for the lost replicas. `cold`: an autoscaler may add nodes until they have. Only the planner's choice follows it."""
+    have free capacity for the lost replicas. `cold`: an autoscaler may add nodes until they have. Only the planner's choice follows it."""
     failover_order: tuple[ClusterName, ...] = ()
     """Where requests go when the region of a front door cannot serve them, one after another. Clusters left out follow in the
     order of `clusters`."""

@@ -24,24 +24,24 @@ class PriceSpec(Spec):
     dollars_per_gpu_hour: Annotated[float, Field(ge=0)]
     """One GPU of a node, with its part of the machine."""
     provider: Locality | None = None
-    """Of the clusters that it is for; without it all."""
+    """Provider this price applies to. Default: all."""
     region: Locality | None = None
-    """Of the clusters that it is for; without it all."""
+    """Region this price applies to. Default: all."""
     capacity_type: CapacityType = "on-demand"
     date: dt.date
-    """From when it is, e.g. `2026-11-01`: plans warn of prices older than half a year."""
+    """Date of the price, e.g. `2026-11-01`: plans warn of prices older than half a year."""
 
 
 class CalibrationSpec(Spec):
-    """What share of a GPU's best was measured. `fleet plan --bench FILE` prints entries to copy."""
+    """Measured share of a GPU's peak performance. `fleet plan --bench FILE` prints entries to copy."""
 
     accelerator: GpuType
     model: str | None = None
-    """Of the model that was measured; without it for all models."""
+    """The model that was measured. Default: all models."""
     memory: Share
-    """Of the memory's bandwidth, while answers are made."""
+    """Fraction of peak memory bandwidth reached during decode."""
     compute: Share
-    """Of the multiplications, while prompts are read."""
+    """Fraction of peak FLOP/s reached during prefill."""
     source: Annotated[str, Field(min_length=1)]
     """What was measured, and when."""
 
@@ -52,11 +52,11 @@ class QuotaSpec(Spec):
     accelerator: GpuType
     gpus: Annotated[int, Field(ge=0)]
     provider: Locality
-    """Of the clusters that it is for."""
+    """Provider this quota applies to."""
     region: Locality | None = None
-    """Of the clusters that it is for; without it all regions of the provider together."""
+    """Region this quota applies to. Default: all regions of the provider together."""
     capacity_type: CapacityType | None = None
-    """Of the pools whose nodes are bought so in the first place; without it all."""
+    """Capacity type this quota applies to, by the first type of a pool. Default: all."""
 
     def covers(self, cluster: ClusterSpec) -> bool:
         return cluster.provider == self.provider and self.region in (cluster.region, None)

@@ -30,7 +30,7 @@ class RuntimeSpec(Spec):
     startup_seconds: Count = 1800
     """The longest that loading a model may take; after it the replica is restarted."""
     drain_seconds: Annotated[int, Field(ge=0)] = 15
-    """From the order to stop until vLLM hears of it: callers stop sending in this time."""
+    """Delay between pod termination and SIGTERM to vLLM (preStop): gateways stop sending requests in this time."""
     shutdown_seconds: Annotated[int, Field(ge=0)] = 40
     """Then requests under way may take this long to end. vLLM's own default, 0, cuts them off."""
     shared_memory: Quantity | None = None
@@ -44,7 +44,7 @@ class RuntimeSpec(Spec):
 
     @property
     def grace_seconds(self) -> int:
-        """From the order to stop until the kubelet kills."""
+        """From pod termination until the kubelet sends SIGKILL."""
         return self.drain_seconds + self.shutdown_seconds + _EXIT_SECONDS
 
 

@@ -81,7 +81,7 @@ class ModelRuntimeSpec(Spec):
     kv_cache_bytes: Count | None = None
     """Size of the KV cache per GPU, instead of what is free after loading."""
     kv_cache_dtype: str | None = None
-    """Precision of the KV cache, e.g. `fp8`: twice the room, at some cost in quality."""
+    """Precision of the KV cache, e.g. `fp8`: twice the capacity, at some cost in quality."""
     kv_offloading_gib: Annotated[Annotated[float, Field(gt=0)] | None, Field(alias="kvOffloadingGiB")] = None
     """Main memory for blocks that fall out of the KV cache, over all GPUs of a replica. It is part of the runtime's `memory`."""
     pipeline_parallel_size: Count | None = None
@@ -98,7 +98,7 @@ class ModelRuntimeSpec(Spec):
     tool_call_parser: str | None = None
     """How calls of tools are found in the text of an answer. Callers may then leave the choice of tools to the model."""
     reasoning_parser: str | None = None
-    """How reasoning is told from the answer."""
+    """Parser that separates reasoning from the answer."""
     kv_transfer: KvTransferSpec | None = None
     kv_events: KvEventsSpec | None = None
     enforce_eager: bool = False

@@ -215,7 +215,7 @@ def _acquire(tool: Tool, run: Acquisition, label: str) -> None:
             return
         raise ToolError(
             f"{tool.name} {tool.pin} cannot be had; tried, in this order:\n" + "\n".join(failures),
-            hint="mend one of the causes and run it again; what is done is kept",
+            hint="fix one of the causes and run it again; finished builds are kept",
         )
 
 

@@ -28,7 +28,7 @@ _OURS_BY_PREFIX = ("x-envoy-", "x-gateway-", "endpoint-load-metrics")
 # An answer that is not streamed is silent until it is whole. Shorter than what OpenAI's clients wait by default, it would
 # cut long answers; without any limit, a stream whose pod froze would stay for ever.
 _LONGEST_SILENCE_SECONDS = 600
-# The stream relay and the engine guard act first; they know what happens.
+# The stream relay and the engine watchdog act first; they know what happens.
 _IDLE_MARGIN_SECONDS = 15
 
 # So that checks of many models do not come at one moment.
@@ -83,7 +83,7 @@ def front_door_filter(failover: RequestFailoverSpec, streams: StreamsSpec) -> Ob
 def regional_filter(failover: RequestFailoverSpec) -> Object:
     """Large requests, answers of its own, and the drain.
 
-    `POST /healthcheck/fail` at the admin interface of a regional gateway fails the deep checks of all models at once, and its
+    `POST /healthcheck/fail` at the admin interface of a regional gateway fails the active health checks of all models at once, and its
     answers tell front doors to leave; `POST /healthcheck/ok` takes that back. What is under way ends as ever.
     """
     answers = [
@@ -105,7 +105,7 @@ def regional_filter(failover: RequestFailoverSpec) -> Object:
 
 
 def health_filter(model: str, host: str, path: str, failover: RequestFailoverSpec, *, leaves: bool) -> Object:
-    """The deep check of one model in each of its regions, by every front door. `leaves`: failing regions are left alone.
+    """The active health check of one model in each of its regions, by every front door. `leaves`: failing regions are left alone.
 
     A success also ends an ejection, at once: the check answers what the ejection asks.
     """

@@ -21,7 +21,7 @@ from specs.failover import RequestFailoverSpec, StreamsSpec
 PREDICTOR_HOST = "{model}-predictor." + labels.NAMESPACE_MODELS + ".svc.cluster.local"
 PREDICTORS = "*." + labels.NAMESPACE_MODELS + ".svc.cluster.local"
 
-# Answers carry where they come from: nobody should have to guess which region or model served. The engine guard adds
+# Answers carry where they come from: nobody should have to guess which region or model served. The engine watchdog adds
 # x-fleet-revision.
 HEADER_CLUSTER = "x-fleet-cluster"
 HEADER_MODEL = "x-fleet-model"
@@ -30,7 +30,7 @@ HEADER_MODEL = "x-fleet-model"
 REPEATABLE = (*stream_relay.RELAYED, "POST /v1/embeddings", "GET /v1/models")
 # May keep state at the server, so it is repeated only where no server has seen the request.
 UNREPEATABLE = ("POST /v1/responses",)
-# The deep check: whether a pod of the model would answer now. At regional gateways only, for front doors.
+# The active health check: whether a pod of the model would answer now. At regional gateways only, for front doors.
 READY = "/fleet/ready"
 
 # Nothing was computed yet, so any request may be sent again. 429 is a full engine, which refuses before it computes: the

@@ -54,7 +54,7 @@ def revision(spec: ModelSpec, accelerator: AcceleratorSpec) -> str:
 
 
 def environment(spec: ModelSpec, accelerator: AcceleratorSpec) -> list[dict[str, Any]]:
-    """What the engine guard is told of this model, as environment variables after those of the runtime."""
+    """What the engine watchdog is told of this model, as environment variables after those of the runtime."""
     capacity = spec.runtime.capacity
     told = {engine_guard.REVISION: revision(spec, accelerator), **({} if capacity is None else {engine_guard.CAPACITY: str(capacity)})}
     return [{"name": key, "value": value} for key, value in told.items()]

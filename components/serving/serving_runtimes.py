@@ -19,9 +19,9 @@ from specs.serving_arguments import MODEL_PATH
 # Where vLLM listens in its pod. The runtimes, the probes and KServe's Service share it.
 PORT = 8080
 HEALTH_PATH = engine_guard.HEALTH_PATH
-# True only while the engine computes, or has nothing to compute. The deep checks of the front doors ask for it too.
+# True only while the engine computes, or has nothing to compute. The active health checks of the front doors ask for it too.
 READY_PATH = engine_guard.READY_PATH
-# ConfigMap with the engine guard, the module in it, and where pods find it: a folder of Python's path.
+# ConfigMap with the engine watchdog, the module in it, and where pods find it: a folder of Python's path.
 GUARD, GUARD_MODULE, GUARD_PATH = "engine-guard", "engine_guard", "/etc/inference-fleet/engine-guard"
 # KServe's name of the container that it merges with a model's own fields.
 CONTAINER = "kserve-container"
@@ -68,7 +68,7 @@ CPU_DTYPE = "float32"
 
 
 def guard_files() -> dict[str, Any]:
-    """The ConfigMap by which the engine guard reaches the pods. They take a new one at their next start; none is restarted."""
+    """The ConfigMap by which the engine watchdog reaches the pods. They take a new one at their next start; none is restarted."""
     source = Path(__file__).parents[2] / "runtime_image" / f"{GUARD_MODULE}.py"
     return {
         "apiVersion": "v1",
@@ -175,7 +175,7 @@ class RuntimesArgs:
 
 
 class Runtimes(pulumi.ComponentResource):
-    """The vLLM runtimes and the engine guard that they run, on the hub for every member. Models depend on `objects`."""
+    """The vLLM runtimes and the engine watchdog that they run, on the hub for every member. Models depend on `objects`."""
 
     def __init__(self, name: str, args: RuntimesArgs, opts: pulumi.ResourceOptions | None = None) -> None:
         super().__init__("fleet:serving:Runtimes", name, None, opts)

@@ -137,7 +137,7 @@ def lay(fleet: FleetSpec) -> Ground:
     """Raises FleetError where no two local regions run."""
     local = [each for each in fleet.clusters if each.driver.capabilities.on_this_machine]
     if len({each.region for each in local}) < 2:
-        raise FleetError("a way between doors needs a local fleet of two regions", hint="use the stack `local`")
+        raise FleetError("needs a local fleet of two regions", hint="use the stack `local`")
     own, other = local[0], next(each for each in local if each.region != local[0].region)
     clusters = tuple(HostCluster(each.name) for each in (own, other))
     for each in clusters:
@@ -172,7 +172,7 @@ def put_up(ground: Ground, fleet: FleetSpec) -> None:
         # Also from the right region: a front door asks its own once it has seen it healthy.
         while (told := _ask(url)) not in ({"200"} if name == DIRECT else {f"200 {ground.own.name}"}):
             if time.monotonic() > deadline:
-                raise FleetError(f"the way `{name}` does not answer: {url}: {told}", hint=f"see `fleet logs {ground.own.name}`")
+                raise FleetError(f"request path `{name}` does not answer: {url}: {told}", hint=f"see `fleet logs {ground.own.name}`")
             time.sleep(0.1)
 
 

@@ -15,7 +15,7 @@ _VERBS = (MODEL, GATEWAY, UP, PLAN, PREVIEW)
 
 # Low enough for an engine on two cores, and enough that the 95th percentile is not the worst request.
 _RATE, _REQUESTS, _INPUT_TOKENS, _OUTPUT_TOKENS = 4.0, 80, 128, 32
-_DESCRIPTION = "Asks a model by `vllm bench serve` through its front door and at each regional gateway, and prints how fast they answer."
+_DESCRIPTION = "Runs `vllm bench serve` against a model through its front door and at each regional gateway, and prints latency and throughput."
 
 
 def expanded(line: Sequence[str]) -> list[str]:
@@ -30,7 +30,7 @@ def expanded(line: Sequence[str]) -> list[str]:
 def add(commands: Group) -> None:
     group = commands.add_parser(
         "bench",
-        help="how fast a model answers, per region and through the front door; what parts of the fleet cost",
+        help="latency and throughput of a model, per region and through the front door; benchmarks of parts of the fleet",
         description="`fleet bench MODEL` is short for `fleet bench model MODEL`.",
     )
     group.set_defaults(run=run)
@@ -46,7 +46,7 @@ def add(commands: Group) -> None:
 
 
 def _add_model(command: argparse.ArgumentParser) -> None:
-    command.add_argument("model", metavar="MODEL", help="a model of the stack that a server stands behind")
+    command.add_argument("model", metavar="MODEL", help="a model of the stack that runs on real servers")
     add_stack(command)
     command.add_argument(
         "--cluster",
@@ -54,7 +54,7 @@ def _add_model(command: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="NAME",
-        help="clusters whose front doors and regional gateways are asked (default: the model's own front door, every region that serves it)",
+        help="clusters whose front doors and regional gateways are measured (default: the model's own front door, every region that serves it)",
     )
     command.add_argument(
         "--rate", type=float, default=_RATE, help="requests per second at each endpoint; `inf` with --concurrency: without a pause (default: %(default)g)"

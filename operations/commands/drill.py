@@ -22,7 +22,7 @@ class _Help(argparse.Action):
 def add(commands: Group) -> None:
     command = commands.add_parser(
         "drill",
-        help="break something under load, undo it, and report what callers noticed",
+        help="inject a fault under load, undo it, and report what callers noticed",
         description="Sends requests through the front doors, breaks something, undoes it, and judges what callers noticed.",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         add_help=False,

@@ -6,8 +6,8 @@ from pathlib import Path
 from operations.commands.options import Group, add_stack
 
 _DESCRIPTION = (
-    "What every model takes of its GPUs, what the fleet still serves after a loss, how long a failover takes, and what it costs. Computed from the "
-    "stack file; nothing is started, changed or asked."
+    "GPU use of every model, capacity after the loss of a region, failover times and cost. Computed from the "
+    "stack file; nothing is started, changed or contacted."
 )
 
 
@@ -23,7 +23,7 @@ def add(commands: Group) -> None:
     command.add_argument(
         "--choose",
         action="store_true",
-        help="choose again what the stack file leaves open, where that saves enough, and keep all choices in stacks/choices.ENV.yaml",
+        help="choose again what the stack file leaves open, where that saves enough, and pin all choices in stacks/choices.ENV.yaml",
     )
     command.set_defaults(run=run)
 

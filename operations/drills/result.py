@@ -35,7 +35,7 @@ class LoadPlan:
 class DoorSample:
     """One look at the front doors of the load, `at` seconds after its begin. A door that did not answer is left out.
 
-    sent: what a door had sent to each cluster so far, retries included and deep checks not: {door: {cluster: count}}.
+    sent: what a door had sent to each cluster so far, retries included and active health checks not: {door: {cluster: count}}.
     flags: why a door keeps out a cluster, by Envoy's names (`failed_active_health_check`, `failed_outlier_check`, …); one
     that is not kept out is not named: {door: {cluster: [flag]}}.
     """

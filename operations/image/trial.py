@@ -158,7 +158,7 @@ def _version(declared: Container, env: dict[str, str], described: push.Descripti
     told = done.stdout.strip().splitlines()[-1:] or [""]
     wanted = described.labels[inputs.VERSION_LABEL]
     if done.returncode or not told[0].startswith(wanted):
-        raise FleetError(f"`{entrypoint[0]} --version` must tell `{wanted}`, got: `{told[0]}`\n{done.stderr.strip()[-2000:]}")
+        raise FleetError(f"`{entrypoint[0]} --version` must print `{wanted}`, got: `{told[0]}`\n{done.stderr.strip()[-2000:]}")
     return told[0]
 
 

@@ -1,7 +1,7 @@
 """No timeout of a route cuts an answer that is still being generated.
 
 Why: a request timeout counts until the last token. Long generations are no fault, and what looks like one is cut in the middle
-of its stream, with status 200; PINGs and deep checks find a dead region without it.
+of its stream, with status 200; PINGs and active health checks find a dead region without it.
 
 Fix: take `timeout` and `retries.perTryTimeout` out of the route and `maxConnectionDuration` out of the DestinationRule, or set them
 to an hour or more.

@@ -223,5 +223,5 @@ def parse_repository(text: str) -> Reference:
     """`registry.example.com/team/runtime`, with or without oci://, and without a tag. Raises FleetError."""
     found = reference.parse(text if text.startswith(reference.SCHEME) else f"{reference.SCHEME}{text}")
     if found.tag or found.digest:
-        raise FleetError(f"a repository is named without tag and digest, got: `{text}`", hint="the tag is told by --tag, and follows from the inputs otherwise")
+        raise FleetError(f"a repository is named without tag and digest, got: `{text}`", hint="the tag is --tag, by default derived from the inputs")
     return found

@@ -1,4 +1,4 @@
-"""A pod of a model as a regional gateway sees it: an HTTP server that answers as the engine guard does."""
+"""A pod of a model as a regional gateway sees it: an HTTP server that answers as the engine watchdog does."""
 
 import json
 import threading
@@ -21,7 +21,7 @@ class Seen:
 
 @dataclass
 class Pod:
-    """`full`: refuses with 429. `stalled`: gives requests back and fails the deep check. Both can be changed at any time."""
+    """`full`: refuses with 429. `stalled`: gives requests back and fails the active health check. Both can be changed at any time."""
 
     name: str
     full: bool = False

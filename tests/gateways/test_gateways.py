@@ -208,7 +208,7 @@ def test_a_request_that_may_change_something_is_sent_again_only_where_it_was_ref
     assert mesh.ask(WEST, path="/v1/responses").headers["x-fleet-cluster"] == EAST
     mesh.pods[WEST].full, mesh.pods[WEST].stalled = False, True
     answer = mesh.ask(WEST, path="/v1/responses")
-    # The deep check may have been faster: then no pod of that region has seen it.
+    # The active health check may have been faster: then no pod of that region has seen it.
     assert (answer.status_code, answer.headers.get("x-fleet-cluster")) in ((503, WEST), (200, EAST))
 
 

@@ -1,4 +1,4 @@
-"""What callers and probes see of a pod with the engine guard: when the engine computes, hangs, dies or is full."""
+"""What callers and probes see of a pod with the engine watchdog: when the engine computes, hangs, dies or is full."""
 
 import asyncio
 import json

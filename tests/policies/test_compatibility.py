@@ -85,7 +85,7 @@ def test_versions_outside_name_the_nearest_row(rows: list[Row]) -> None:
 def test_a_cluster_that_tells_no_version_cannot_be_judged(rows: list[Row]) -> None:
     rows.append(row(kubernetes="1.36.3"))
     told = "\n".join(cli.lines([Site(cluster="east", versions=site(kserve=None))]))
-    assert "cannot be judged: nobody told the version of KServe" in told
+    assert "cannot be judged: unknown version of KServe" in told
     assert "tested together" not in told
 
 

@@ -84,7 +84,7 @@ def test_a_killed_region_costs_one_refused_attempt() -> None:
     # Refusal, wait, new connection, longer way, work of the proxies.
     assert seconds(kill.added) == pytest.approx(0.1 + 0.005 + 0.1 + 0.1 + 0.1)
     assert seconds(kill.left) == pytest.approx(0.1 + 0.1)
-    # Two deep checks, each after an interval with up to a tenth of jitter.
+    # Two active health checks, each after an interval with up to a tenth of jitter.
     assert seconds(kill.back) == pytest.approx(2 * (1.1 + 0.1) + 0.1)
     assert kill.failed == 0
 

@@ -290,24 +290,24 @@ CASES = {
         150,
         "answers a PING",
     ),
-    "deep check below two round trips": Case(
+    "active health check below two round trips": Case(
         _failover("requests", healthTimeoutSeconds=0.1),
         "failover.requests.healthTimeoutSeconds",
         "must be at least twice `roundTripMilliseconds`",
         0.1,
         "set 0.2 or more",
     ),
-    "deep check longer than its interval": Case(
+    "active health check longer than its interval": Case(
         _failover("requests", healthTimeoutSeconds=2),
         "failover.requests.healthTimeoutSeconds",
         "must not exceed `healthIntervalSeconds`, which is 1",
         2,
         "a longer interval says the same",
     ),
-    "ejection shorter than deep checks": Case(
+    "ejection shorter than active health checks": Case(
         _failover("requests", ejectionSeconds=6),
         "failover.requests.ejectionSeconds",
-        "must exceed the 6.3 s after which deep checks find a silent region",
+        "must exceed the 6.3 s after which active health checks find a silent region",
         6,
         "`unhealthyThreshold`",
     ),
@@ -399,7 +399,7 @@ CASES = {
         "planning.quotas[0].gpus",
         "must be at least 64, the GPUs of the nodes that its pools have in any case",
         63,
-        "ask the provider for more",
+        "request a higher quota",
     ),
     "quota that replicas exceed": Case(
         _quota(gpus=8, growing=True), "planning.quotas[0].gpus", "is too few: 1 replica(s) find no node within it", 8, "make the pools or `replicas` smaller"

@@ -1,4 +1,4 @@
-// fleet-stand-in answers like vLLM behind the fleet's engine guard, at the price of a timer: for drills whose rates no real
+// fleet-stand-in answers like vLLM behind the fleet's engine watchdog, at the price of a timer: for drills whose rates no real
 // engine serves on a small machine.
 package main
 

@@ -8,7 +8,7 @@ from operations.drills.faults import packet_filter
 
 def precondition(_: Plan) -> None:
     if why := packet_filter.refusal():
-        raise FleetError(f"blackhole: {why}", hint="the case `hang` shows the same to callers: connections stay open and nobody answers")
+        raise FleetError(f"blackhole: {why}", hint="the case `hang` shows the same to callers: connections stay open without an answer")
 
 
 CASE = Case(
