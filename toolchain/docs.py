@@ -15,7 +15,7 @@ _HEAD = """\
 
 The versions stand in [toolchain/pins.toml](../toolchain/pins.toml). A tool is taken from this machine if its own copy says exactly
 this version; else it is downloaded and checked against the publisher's checksum file; else it is built from its Go module, held by
-the `go.sum` below toolchain/go, or taken from its PyPI package, held by a hash. The tools of this repository's own Go module,
+the `go.sum` below toolchain/go, or taken from its PyPI package, held by a hash. The tools of this repository's own Go modules,
 [dataplane](../dataplane/README.md), are built, and built again when their sources change. "Build" is a cold build in seconds on two cores,
 module downloads included; with Go's caches warm each takes seconds. "Shared": these tools are one binary, built once, that acts
 by the name it is started under.

@@ -26,7 +26,7 @@ VALUES = {"CASE": "kill", "MODEL": "tiny-chat", "CLUSTER": "us-east", "ENV": "pr
 # Files of this repository in backticks: a path, or a name with an ending that only files have. Not .go: pages also name sources of Karmada and Envoy.
 ENDINGS = {".py", ".md", ".toml", ".yaml", ".lua", ".lock", ".svg", ".in"}
 # Written by programs, or examples of a file that the reader writes.
-MADE = {"report.md", "rack.py", "choices.ENV.yaml", "Pulumi.prod.yaml"}
+MADE = {"report.md", "rack.py", "choices.ENV.yaml", "Pulumi.ENV.yaml", "Pulumi.prod.yaml"}
 
 
 def ids(page: Path) -> str:
