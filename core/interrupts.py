@@ -14,7 +14,7 @@ def undisturbed(say: Callable[[str], None]) -> Generator[None]:
         return
 
     def note(*_: object) -> None:
-        say("what was broken is being mended; that is not cut off")
+        say("undoing what the drill broke; this is not interrupted")
 
     before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
     try:

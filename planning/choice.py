@@ -219,7 +219,7 @@ def _as_kept(model: Wanted, kept: KeptModel, market: Market, taken: solver.Taken
     """The kept placement, or why it cannot stand any more."""
     placement = _same_placement(model, kept)
     if placement is None:
-        return None, "its clusters or GPUs are not to be had any more, or do not keep the objectives"
+        return None, "its clusters or GPUs are no longer available, or do not keep the objectives"
     if model.replicas is not None and model.replicas != kept.replicas:
         return None, f"`replicas` is {model.replicas} now, and was {kept.replicas}"
     if not solver.keeps(model, placement):

@@ -1,6 +1,6 @@
 """The GPU pools at their largest cost no more than the environment's budget.
 
-Why: a pool's upper bound is a promise to pay; an autoscaler keeps it in a night.
+Why: a pool's upper bound is what an autoscaler may spend, and it can do so overnight.
 
 Fix: lower `nodes` or `maxNodes`, or raise `monthlyBudget` of the environment in policies/environments.yaml. Prices are those of
 `fleet plan`: the stack file's `planning.prices`, then the catalogue's.

@@ -1,7 +1,7 @@
 """One change adds no more to the monthly cost than the environment allows.
 
-Why: a slip in a number of nodes should stop before it is paid; a large step deserves its own look. Asked where the cost before
-the change is known: `fleet preview` hands it over, see docs/policies.md.
+Why: a slip in a number of nodes should stop before it is paid; a large step deserves its own look. Checked where the cost before
+the change is known: `fleet preview` passes it, see docs/policies.md.
 
 Fix: take smaller steps, or raise `monthlyChange` of the environment in policies/environments.yaml for this one.
 """

@@ -1,6 +1,6 @@
-"""A pool of spot nodes has another way to be had.
+"""A pool of spot nodes has another capacity type.
 
-Why: a cloud takes spot nodes back within minutes, and all of one type at once; a pool that knows no other way stays empty for as
+Why: a cloud takes spot nodes back within minutes, and all of one type at once; a pool without another type stays empty for as
 long as that lasts.
 
 Fix: add `on-demand` or `reserved` after `spot` in `capacityTypes` of the pool, or give the cluster another pool of the type.

@@ -220,7 +220,7 @@ class TestKept:
         [
             ({"load": {**LOAD, "requestsPerSecond": 300}}, "do not answer the load"),
             ({"replicas": 30}, "`replicas` is 30 now"),
-            ({"placement": {"gpuMemoryGiB": 100}}, "are not to be had any more"),
+            ({"placement": {"gpuMemoryGiB": 100}}, "are no longer available"),
         ],
     )
     def test_what_is_not_possible_any_more_is_chosen_again_and_said(self, change: dict[str, Any], why: str) -> None:
