@@ -171,6 +171,9 @@ class Fleet(pulumi.ComponentResource):
             upsert_existing_objects=True,
             # ConfigMaps change in place: pods mount the engine watchdog's.
             enable_config_map_mutable=True,
+            # The plugin takes a new address or authority in the kubeconfig for another cluster, and would replace every object: all
+            # models of all regions. A hub that stays is itself for as long as the stack file calls it so.
+            cluster_identifier=None if cluster.owner else name,
             kubeconfig=cluster.kubeconfig,
             opts=pulumi.ResourceOptions(parent=self, depends_on=[karmada.ready], deleted_with=gone_with),
         )

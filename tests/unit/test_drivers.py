@@ -226,6 +226,8 @@ def test_karmada_of_somebody_else_is_the_hub() -> None:
     assert not [each for name, each in commands.items() if name.startswith("control") and each["create"].endswith(" apply")], "nothing is installed there"
     (provider,) = [each for each in declared.declared if each.type == "pulumi:providers:kubernetes"]
     assert provider.inputs["kubeconfig"] == _HUB_KUBECONFIG
+    # Without it a renewed certificate authority in the kubeconfig would replace every model.
+    assert provider.inputs["clusterIdentifier"] == "control"
     assert "kubeconfig" in provider.secrets
     assert commands["east-membership-join"]["stdin"]["hubKubeconfig"] == _HUB_KUBECONFIG
     # The hub stays: members leave it one by one, and what was declared on it is deleted there.

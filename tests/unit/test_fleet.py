@@ -79,6 +79,8 @@ def test_there_is_one_kubernetes_provider_and_it_is_the_hubs(local: tuple[engine
     declared, _ = local
     (provider,) = [each for each in declared.declared if each.type == "pulumi:providers:kubernetes"]
     assert provider.inputs["kubeconfig"] == "kubeconfig of hub"
+    # One that this program makes may be made anew under its name, and is then empty.
+    assert "clusterIdentifier" not in provider.inputs
     assert all(provider.name in each.provider for each in declared.declared if each.type.startswith("kubernetes:"))
 
 
