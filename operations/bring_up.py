@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
@@ -49,26 +50,34 @@ def _claim(stack: str) -> None:
     owner.write_text(stack)
 
 
-def _first_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
-    """(model, base URL) of the first of `models` that answers a chat completion through its front door.
+def base_url(outputs: dict[str, Any], model: str, away: Collection[str] = ()) -> str:
+    """Where callers reach a model: the front door that the outputs name, or another one where its cluster is away."""
+    named = str(outputs["endpoints"]["models"][model]["openaiBaseUrl"])
+    doors: dict[str, str] = outputs["endpoints"]["frontDoors"]
+    others = [url for cluster, url in doors.items() if cluster not in away]
+    gone = any(named.startswith(f"{url}/") for cluster, url in doors.items() if cluster in away)
+    return f"{others[0]}/{model}/v1" if gone and others else named
+
+
+def _first_answer(urls: dict[str, str], token: str) -> tuple[str, str]:
+    """(model, base URL) of the first of `urls` that answers a chat completion through its front door.
 
     A model that has just become ready is in use once the active health checks of the front door have seen it.
     """
     deadline = time.monotonic() + _IN_USE_S
     while True:
         try:
-            return _try_answer(outputs, models, token)
+            return _try_answer(urls, token)
         except FleetError:
             if time.monotonic() > deadline:
                 raise
         time.sleep(0.5)
 
 
-def _try_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple[str, str]:
+def _try_answer(urls: dict[str, str], token: str) -> tuple[str, str]:
     refusals: list[str] = []
-    for model in models:
-        base_url = outputs["endpoints"]["models"][model]["openaiBaseUrl"]
-        url = f"{base_url}/chat/completions"
+    for model, base in urls.items():
+        url = f"{base}/chat/completions"
         body = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8}
         try:
             answer = httpx.post(url, json=body, headers=tokens.headers(token), timeout=60, trust_env=False)
@@ -76,7 +85,7 @@ def _try_answer(outputs: dict[str, Any], models: list[str], token: str) -> tuple
             refusals.append(f"{model}: {error}")
             continue
         if answer.status_code == 200 and answer.json()["choices"][0]["message"] is not None:
-            return model, base_url
+            return model, base
         refusals.append(f"{model}: HTTP {answer.status_code} {answer.text.strip()[:200]}")
     raise FleetError("no model answers a completion through its front door:\n" + "\n".join(refusals))
 
@@ -113,14 +122,15 @@ def up(stack_name: str, token: str, stages: Path | None, *, break_lock: bool = F
         with progress.stage("models"):
             status.await_models(outputs, lambda text: progress.say(f"  {text}"), _SERVING_TIMEOUT_S, "see `make status`, and .venv/bin/fleet logs CLUSTER")
         state = status.gather(outputs)
-        answering, asked = state.answering(), tokens.asked_for(outputs)
+        away, asked = state.away(), tokens.asked_for(outputs)
+        answering = {model: base_url(outputs, model, away) for model in state.answering()}
         served: tuple[str, str] | None = None
         if answering and (token or not asked):
             with progress.stage("first completion"):
-                served = _first_answer(outputs, answering, token)
+                served = _first_answer(answering, token)
         elif answering:
             progress.say(f"  no completion tried: the front doors require authentication (`{asked}`); --token-file FILE")
-            served = answering[0], outputs["endpoints"]["models"][answering[0]]["openaiBaseUrl"]
+            served = next(iter(answering.items()))
         progress.say("ready")
     if stages:
         stages.write_text(json.dumps({"stages": progress.stages, "changes": changes}))

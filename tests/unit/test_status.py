@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from core.errors import FleetError
-from operations import hub, status
+from operations import bring_up, hub, status
 from operations.status import ClusterState, FleetState, HubState, ModelState
 from tests.unit import fleets
 from tests.unit.test_fleet import declare
@@ -83,3 +83,10 @@ def test_a_cluster_that_karmada_reaches_and_we_do_not_is_waited_for_and_its_erro
     monkeypatch.setattr(status, "gather", lambda _: fleet(True, "nodes is forbidden"))
     with pytest.raises(FleetError, match="chat in far: nodes is forbidden"):
         status.await_models({}, lambda _: None, -1, "")
+
+
+@pytest.mark.parametrize(("away", "url"), [(set[str](), "http://near/chat/v1"), ({"near"}, "http://far/chat/v1"), ({"near", "far"}, "http://near/chat/v1")])
+def test_a_completion_is_tried_at_a_front_door_that_is_there(away: set[str], url: str) -> None:
+    doors = {"near": "http://near", "far": "http://far"}
+    endpoints = {"frontDoors": doors, "models": {"chat": {"openaiBaseUrl": "http://near/chat/v1"}}}
+    assert bring_up.base_url({"endpoints": endpoints}, "chat", away) == url
