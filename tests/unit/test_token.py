@@ -24,7 +24,7 @@ def test_what_is_no_token_is_refused_and_not_shown(tmp_path: Path, content: byte
 
 def test_without_a_token_a_fleet_that_asks_for_one_is_not_called() -> None:
     asks = {"endpoints": {"authentication": {"kind": "jwt"}}}
-    with pytest.raises(FleetError, match="ask who calls") as told:
+    with pytest.raises(FleetError, match="require authentication") as told:
         token.require(asks, "")
     assert told.value.hint == "--token-file FILE"
     token.require(asks, "abc")
