@@ -479,7 +479,8 @@ def test_a_member_that_returns_gets_its_share_again_by_itself(fleet: Fleet) -> N
 def test_what_karmada_left_behind_on_a_member_is_deleted_through_its_proxy(fleet: Fleet) -> None:
     """Objects that no Work stands for, beside twice as many that one does."""
     west, space = fleet.members["us-west"], "karmada-es-us-west"
-    (work,) = (each for each in fleet.hub.list(membership.WORK_API, "Work", space) if each["spec"]["workload"]["manifests"][0]["metadata"]["name"] == "llama")
+    carried = ((each, each["spec"]["workload"]["manifests"][0]) for each in fleet.hub.list(membership.WORK_API, "Work", space))
+    (work,) = (each for each, manifest in carried if (manifest["kind"], manifest["metadata"]["name"]) == ("InferenceService", "llama"))
     own = {key: value for key, _, value in (each.partition("=") for each in propagation.MANAGED.split(","))}
 
     def put(name: str, work: str) -> None:

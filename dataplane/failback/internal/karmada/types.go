@@ -5,6 +5,7 @@ package karmada
 
 import (
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/meta"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime"
@@ -31,6 +32,8 @@ const (
 	ReasonTaint          = "TaintUntolerated"
 
 	healthy = "Healthy"
+	// scheduled is the condition by which the scheduler says whether it found clusters.
+	scheduled = "Scheduled"
 )
 
 // Cluster is a member, as the hub sees it.
@@ -140,8 +143,9 @@ type Binding struct {
 		} `json:"suspension"`
 	} `json:"spec"`
 	Status struct {
-		SchedulerObservedGeneration int64        `json:"schedulerObservedGeneration"`
-		LastScheduledTime           *metav1.Time `json:"lastScheduledTime"`
+		SchedulerObservedGeneration int64              `json:"schedulerObservedGeneration"`
+		LastScheduledTime           *metav1.Time       `json:"lastScheduledTime"`
+		Conditions                  []metav1.Condition `json:"conditions"`
 		AggregatedStatus            []struct {
 			ClusterName string `json:"clusterName"`
 			Health      string `json:"health"`
@@ -156,6 +160,12 @@ func (b *Binding) Held() map[string]int32 {
 		held[each.Name] = each.Replicas
 	}
 	return held
+}
+
+// Observed tells whether the scheduler has looked at the latest change. It notes a generation only once it has found clusters:
+// where it found none, as while the only cluster of a model is evicted, it is done all the same (patchBindingStatusCondition).
+func (b *Binding) Observed() bool {
+	return b.Status.SchedulerObservedGeneration == b.Generation || meta.IsStatusConditionFalse(b.Status.Conditions, scheduled)
 }
 
 // Healthy tells whether the object is reported healthy in the cluster.

@@ -65,7 +65,7 @@ func Judge(binding *karmada.Binding, members map[string]Member, stableFor time.D
 	if !ok || suspended || spec.Replicas == 0 || binding.DeletionTimestamp != nil {
 		return Verdict{State: Unsupported, Reason: "no static weights, no replicas, suspended or deleted"}
 	}
-	if binding.Status.SchedulerObservedGeneration != binding.Generation {
+	if !binding.Observed() {
 		return Verdict{State: Busy, Reason: "the scheduler has not observed the latest generation"}
 	}
 	stale := staleEvictions(binding, members, stableFor)

@@ -155,6 +155,16 @@ func TestWhatIsToBeDoneAboutABinding(t *testing.T) {
 			binding: holds(karmada.Target{Name: "us-west", Replicas: 1}, karmada.Target{Name: "eu-west", Replicas: 5}),
 		},
 		{name: "the scheduler is at it", binding: func(b *karmada.Binding) { b.Generation++ }, state: Busy},
+		{
+			// It notes no generation for which it found no cluster: the only one of a model was evicted.
+			name: "the scheduler found no cluster", state: Due, want: "eu-west 1, us-east 3, us-west 2", stale: "us-east",
+			binding: func(b *karmada.Binding) {
+				byTaint("us-east")(b)
+				holds()(b)
+				b.Generation++
+				b.Status.Conditions = []metav1.Condition{{Type: "Scheduled", Status: metav1.ConditionFalse, Reason: "NoClusterFit"}}
+			},
+		},
 		{name: "weights by free capacity", binding: func(b *karmada.Binding) {
 			b.Spec.Placement.ReplicaScheduling.WeightPreference.Dynamic = "AvailableReplicas"
 		}, state: Unsupported},
