@@ -12,6 +12,7 @@ from kube.client import Unreachable
 from operations import check, stack_file
 from specs.control_planes import karmada
 from specs.control_planes.finding import Finding
+from specs.failover import CapacityFailoverSpec
 from tests.unit import fleets
 
 Object = dict[str, Any]
@@ -114,3 +115,23 @@ def test_a_member_that_does_not_answer_is_skipped_and_a_hub_is_not(capsys: pytes
     assert capsys.readouterr().err.startswith("skipped: kserve of cluster west was not verified: https://127.0.0.1:1")
     with pytest.raises(Unreachable):
         verification.verify({**spec, "controlPlane": "karmada"})
+
+
+def test_a_flag_that_karmada_s_api_and_its_deployment_both_show_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def shown(*_: object) -> list[Finding]:
+        return [karmada.refused_taint_policy("denied")]
+
+    def processes(*_: object) -> dict[karmada.Component, karmada.Process]:
+        image, command = "karmada:v1.18.2", ("/bin/karmada",)
+        return {each: karmada.Process(namespace="k", deployment=each, image=image, container=0, command=command) for each in karmada.COMPONENTS}
+
+    monkeypatch.setattr(verification, "hub_findings", shown)
+    monkeypatch.setattr(verification, "karmada_processes", processes)
+    spec = {"cluster": "hub", "controlPlane": "karmada", "kubeconfig": NOBODY, "hostKubeconfig": NOBODY, "kinds": []}
+    with pytest.raises(verification.VerificationError) as caught:
+        verification.verify({**spec, "settings": {"flags": karmada.flags(CapacityFailoverSpec())}})
+    told = [line for line in str(caught.value).splitlines() if line.startswith("hub: karmada-webhook")]
+    # The Deployment's finding: its command names the namespace in which Karmada runs.
+    assert len(told) == 1
+    assert "kubectl -n k patch deployment karmada-webhook" in str(caught.value)
+    assert "kubectl -n karmada-system" not in str(caught.value)
