@@ -35,6 +35,9 @@ FORGET_AFTER_S = 10.0
 # A member that does not answer within this is taken for dead.
 PROBE_TIMEOUT_S = 3.0
 
+# Of the rights that Karmada's unifiedAuth controller would give away on members.
+_RBAC_KINDS = ("ClusterRole", "ClusterRoleBinding")
+
 Object = dict[str, Any]
 
 
@@ -261,13 +264,21 @@ def _remove(hub: Kube, name: str, *, forced: bool) -> None:
             )
         works = hub.list(WORK_API, "Work", space)
         for work in works:
-            _drop(hub, work, forced=forced)
+            _drop(hub, work, forced=forced or _never_arrived(work))
         if cluster is not None and not works:
             # Karmada looks again only every 10 s; a change of the object makes it look now. What it still waits for when
             # forced is a binding that names the cluster, and nobody can move that one.
             held = {"finalizers": None} if forced and waited > FORGET_AFTER_S else {"annotations": {"inference-fleet.dev/leaving": str(time.time())}}
             _patch(hub, CLUSTER_API, "Cluster", name, {"metadata": held})
         time.sleep(0.3)
+
+
+def _never_arrived(work: Object) -> bool:
+    """Whether it is of Karmada's unifiedAuth controller, which a Karmada of others may run. Karmada has no rights on RBAC of a
+    member: it could not bring these, and tries for ever to take them back."""
+    manifests: list[Object] = ((work.get("spec") or {}).get("workload") or {}).get("manifests") or []
+    ours = [each for each in manifests if each.get("kind") in _RBAC_KINDS and each.get("metadata", {}).get("name") == IMPERSONATOR_ACCOUNT]
+    return bool(ours) and ours == manifests and condition(work, "Applied").get("status") != "True"
 
 
 def _drop(hub: Kube, work: Object, *, forced: bool) -> None:

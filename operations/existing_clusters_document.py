@@ -65,7 +65,7 @@ def _karmada() -> str:
             _code("yaml", yaml.safe_dump(values, sort_keys=False, width=1000)),
             "The chart has no value for further flags of the webhook and the scheduler. After every installation and upgrade:",
             _code("sh", "\n".join(patches)),
-            "With `karmadactl init`, which splits these lists at commas, give `--feature-gates` once for each gate:",
+            "With `karmadactl init`, which splits lists at commas, give `--feature-gates` once for each gate; `--controllers` is patched after it:",
             _code("sh", init),
             "Karmada's API server must serve, and the kubeconfig must be allowed to write: "
             + ", ".join(f"`{kind}`" for _, kind in karmada.KINDS)
@@ -84,7 +84,7 @@ def _must(setting: karmada.Setting, capacity: CapacityFailoverSpec) -> str:
     if setting.stack_field:
         return f"`failover.capacity.{setting.stack_field}`, by default `{setting.expected(capacity)}`"
     lists = {
-        "controllers": f"`*` without taking out {_listed(karmada.NEEDED_CONTROLLERS)}",
+        "controllers": f"`*,-{',-'.join(karmada.UNWANTED_CONTROLLERS)}` without taking out {_listed(karmada.NEEDED_CONTROLLERS)}",
         "plugins": f"`*` without taking out {_listed(karmada.NEEDED_PLUGINS)}",
         "skipped-propagating-apis": f"without {_listed(karmada.PROPAGATED_GROUPS)}",
         "skipped-propagating-namespaces": "without a pattern that matches the fleet's namespaces",

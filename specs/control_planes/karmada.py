@@ -40,6 +40,10 @@ KINDS: tuple[tuple[str, str], ...] = (
     ("apps.karmada.io/v1alpha1", "WorkloadRebalancer"),
 )
 
+# It would let administrators of the hub act as system:masters on every member, and needs rights on RBAC there
+# (docs/member-rights.md). Without them its Works fail again and again.
+UNWANTED_CONTROLLERS = ("unifiedAuth",)
+
 # Controllers for features that cannot reach an InferenceService, or that the fleet does not use: FederatedHPA needs a
 # /scale subresource, MultiClusterService and the endpoint slices are the mesh's task, remedies and agent CSRs belong to
 # pull mode. Off, they save informers on every member.
@@ -54,9 +58,7 @@ UNUSED_CONTROLLERS = (
     "multiclusterservice",
     "remedy",
     "agentcsrapproving",
-    # It would let administrators of the hub act as system:masters on every member, and needs rights on RBAC there
-    # (docs/member-rights.md).
-    "unifiedAuth",
+    *UNWANTED_CONTROLLERS,
 )
 
 NEEDED_CONTROLLERS = (
@@ -123,13 +125,14 @@ def go_duration(seconds: float) -> str:
     return f"{seconds:g}s"
 
 
-def _with(needed: Sequence[str]) -> Callable[[str], str]:
-    """A list such as `*,-remedy` in which none of `needed` is off."""
+def _with(needed: Sequence[str], off: Sequence[str] = ()) -> Callable[[str], str]:
+    """A list such as `*,-remedy` in which none of `needed` is off, and all of `off` are."""
 
     def right(found: str) -> str:
         items = [each.strip() for each in found.split(",") if each.strip()]
-        kept = [each for each in items if each.removeprefix("-") not in needed or not each.startswith("-")]
-        return ",".join([*kept, *([] if "*" in kept else [each for each in needed if each not in kept])])
+        kept = [each for each in items if each not in off and (each.removeprefix("-") not in needed or not each.startswith("-"))]
+        added = [f"-{each}" for each in off if f"-{each}" not in kept] if "*" in kept else [each for each in needed if each not in kept]
+        return ",".join([*kept, *added])
 
     return right
 
@@ -165,9 +168,9 @@ SETTINGS: tuple[Setting, ...] = (
         flag="controllers",
         value=f"*,{','.join('-' + name for name in UNUSED_CONTROLLERS)}",
         upstream="*",
-        right=_with(NEEDED_CONTROLLERS),
+        right=_with(NEEDED_CONTROLLERS, UNWANTED_CONTROLLERS),
         why="without clustertaintpolicy a lost cluster keeps its replicas, without gracefulEviction old copies stay, "
-        "without workloadRebalancer no cluster gets its share back",
+        "without workloadRebalancer no cluster gets its share back; unifiedAuth fails for ever on members, where Karmada has no rights on RBAC",
         chart_key="controllerManager.controllers",
         chart_default="",
     ),

@@ -155,6 +155,21 @@ def test_a_flag_that_is_set_otherwise_is_the_only_finding_and_its_command_fixes_
     assert karmada.findings(processes, FLAGS) == []
 
 
+@pytest.mark.parametrize(
+    ("found", "right"),
+    [
+        ("*", "*,-unifiedAuth"),
+        ("*,-unifiedAuth,-remedy", "*,-unifiedAuth,-remedy"),
+        ("*,-gracefulEviction", "*,-unifiedAuth"),
+        (",".join([*karmada.NEEDED_CONTROLLERS, "unifiedAuth"]), ",".join(karmada.NEEDED_CONTROLLERS)),
+    ],
+)
+def test_the_controller_that_needs_rights_on_rbac_is_taken_out(found: str, right: str) -> None:
+    [setting] = [each for each in karmada.SETTINGS if each.flag == "controllers"]
+    assert setting.right is not None
+    assert setting.right(found) == right
+
+
 def patched(process: karmada.Process, patch: list[Object]) -> karmada.Process:
     lists = {"command": list(process.command), "args": list(process.args)}
     for each in patch:
@@ -195,11 +210,12 @@ def test_a_karmada_with_its_own_defaults_lacks_what_failover_needs() -> None:
     default = CapacityFailoverSpec.model_validate({"evictionsPerSecond": 0.5})
     found = karmada.findings({component: process(component) for component in karmada.COMPONENTS}, karmada.flags(default))
     assert [each.setting for each in found if each.required] == [
+        "karmada-controller-manager --controllers",
         "karmada-controller-manager --feature-gates=Failover",
         "karmada-controller-manager --enable-no-execute-taint-eviction",
         "karmada-webhook --allow-no-execute-taint-policy",
     ]
-    assert found[0].got == "not set, which is false"
+    assert found[1].got == "not set, which is false"
 
 
 def test_a_timing_can_be_fixed_on_either_side() -> None:

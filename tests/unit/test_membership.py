@@ -315,3 +315,23 @@ def test_other_rights_run_the_join_of_every_member_again(monkeypatch: pytest.Mon
     assert given() != before
     monkeypatch.undo()
     rights.digest.cache_clear()
+@pytest.mark.parametrize(
+    ("kind", "name", "applied", "dropped"),
+    [
+        ("ClusterRole", "karmada-impersonator", "False", True),
+        ("ClusterRoleBinding", "karmada-impersonator", "", True),
+        # Somebody gave Karmada the rights: it can take it back, and must.
+        ("ClusterRole", "karmada-impersonator", "True", False),
+        ("ClusterRole", "of-the-owner", "False", False),
+        ("InferenceService", "karmada-impersonator", "False", False),
+    ],
+)
+def test_only_works_that_karmada_could_never_apply_are_not_waited_for(kind: str, name: str, applied: str, dropped: bool) -> None:
+    manifest = {"kind": kind, "metadata": {"name": name}}
+    status = {"conditions": [{"type": "Applied", "status": applied}]} if applied else {}
+    work = {"spec": {"workload": {"manifests": [manifest]}}, "status": status}
+    assert membership._never_arrived(work) is dropped  # pyright: ignore[reportPrivateUsage]
+
+
+def test_a_work_without_manifests_is_waited_for() -> None:
+    assert not membership._never_arrived({"spec": {}})  # pyright: ignore[reportPrivateUsage]
