@@ -315,6 +315,8 @@ def test_other_rights_run_the_join_of_every_member_again(monkeypatch: pytest.Mon
     assert given() != before
     monkeypatch.undo()
     rights.digest.cache_clear()
+
+
 @pytest.mark.parametrize(
     ("kind", "name", "applied", "dropped"),
     [
